@@ -1,0 +1,74 @@
+"""Which pool tasks a prompt shows: chosen by a seeded generator, so that the same pool gives the same prompt."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+from ..tasks import Status, Task
+
+_ACCEPTED_WEIGHT = 3.0  # what people accepted is shown more often than what nobody has judged yet
+
+
+def generator(seed: int, *place: int | str) -> random.Random:
+    """A random generator of its own for a place in the run (round, wave, position, …); the same on every machine."""
+    return random.Random(":".join(map(str, (seed, *place))))
+
+
+def draw_for_instructions(
+    seeds: Sequence[Task], generated: Sequence[Task], rng: random.Random, *, seed_count: int, generated_count: int
+) -> list[Task]:
+    """Demonstrations of an instruction prompt, shuffled: up to `generated_count` generated tasks without
+    replacement, filled up with seeds to `seed_count + generated_count` (Self-Instruct, section 2.2)."""
+    chosen = _weighted(generated, min(generated_count, len(generated)), rng)
+    fill = min(seed_count + generated_count - len(chosen), len(seeds))
+    chosen += rng.sample(list(seeds), fill)
+    rng.shuffle(chosen)
+    return chosen
+
+
+def draw_for_classification(seeds: Sequence[Task], rng: random.Random, *, yes: int = 12, no: int = 19) -> list[Task]:
+    """Few-shot examples of the classification step, mixed: 12 classification tasks and 19 others (Table 7)."""
+    chosen = _some([task for task in seeds if task.is_classification], yes, rng)
+    chosen += _some([task for task in seeds if task.is_classification is False], no, rng)
+    rng.shuffle(chosen)
+    return chosen
+
+
+def draw_for_instances(
+    seeds: Sequence[Task], rng: random.Random, *, classification: bool, count: int, longest: int
+) -> list[Task]:
+    """Few-shot examples of an instance step: `count` seeds of the kind whose texts have at most `longest` characters
+    together (the shortest ones where too few do). Those with several instances come first: they show that several
+    are wanted."""
+    kind = [task for task in seeds if bool(task.is_classification) is classification]
+    fitting = [task for task in kind if _size(task) <= longest]
+    if len(fitting) < count:
+        fitting = sorted(kind, key=_size)[:count]
+    several = _some([task for task in fitting if len(task.instances) > 1], count // 2, rng)
+    chosen = several + _some([task for task in fitting if task not in several], count - len(several), rng)
+    rng.shuffle(chosen)
+    return chosen
+
+
+def one_line(text: str) -> str:
+    """A text as a demonstration shows it: one line, no colon at its end."""
+    return re.sub(r"\s+", " ", text).strip().rstrip(":")
+
+
+def _weighted(tasks: Sequence[Task], count: int, rng: random.Random) -> list[Task]:
+    # a key of u**(1/weight) for each, the largest win: sampling by weight without replacement (Efraimidis, Spirakis)
+    keyed = [
+        (rng.random() ** (1 / (_ACCEPTED_WEIGHT if task.status is Status.ACCEPTED else 1.0)), task) for task in tasks
+    ]
+    keyed.sort(key=lambda item: item[0], reverse=True)
+    return [task for _, task in keyed[:count]]
+
+
+def _some(tasks: Sequence[Task], count: int, rng: random.Random) -> list[Task]:
+    return rng.sample(list(tasks), min(count, len(tasks)))
+
+
+def _size(task: Task) -> int:
+    return len(task.instruction) + sum(len(i.input) + len(i.output) for i in task.instances)

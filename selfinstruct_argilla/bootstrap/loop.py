@@ -1,0 +1,466 @@
+"""One bootstrap round: the only place with concurrency, order, budget and commits.
+
+    plan ──► judge ──► finish        each is one transaction, in an order that `next_move` alone decides
+     │         │          └─ drafts become tasks, or discards, in request order, until the target is reached
+     │         └─ replies are parsed and filtered in request order; novel instructions become drafts
+     └─ a wave of instruction requests, drawn from one state of the pool
+
+Requests are asked as soon as they are known, and waited for where they are needed. So the model is kept busy across
+waves, and yet the pool depends on nothing but the replies: not on their order, not on concurrency, not on kills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sqlalchemy import Connection, func, select
+
+from ..errors import GenerationError
+from ..llm.base import CallRecord, Place, Prompt, Request
+from ..llm.caller import BudgetReached, Caller
+from ..pool import schema
+from ..pool.engine import reading
+from ..pool.journal import PoolJournal
+from ..pool.locks import round_lock
+from ..pool.pool import TaskPool, load_tasks
+from ..pool.rounds import Discard, Draft, Round, Rounds, Wave
+from ..recipe import Recipe
+from ..tasks import Origin, Provenance, Status, Task
+from .demonstrations import generator
+from .filters import InstructionFilter
+from .novelty import Batch, PoolNovelty
+from .self_instruct import SelfInstruct, Written
+
+Progress = Callable[[str, float | None], None]
+
+PREFIX = "generated"
+_FRUITLESS_WAVES = 10
+_LONGEST_DISCARD = 2000  # characters; the journal has the whole reply
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """What a round brought. `ended` is "target", or "budget" with the cap that was reached in `cap`; `round` is None
+    where there was nothing to do."""
+
+    round: int | None
+    generated: int
+    total: int
+    target: int
+    requests: int
+    discards: dict[str, int]
+    unclassified: int
+    ended: Literal["target", "budget"]
+    cap: str | None = None
+
+
+# what next: pure -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class State:
+    """What the next move depends on; all of it is in the pool."""
+
+    target: int
+    admitted: int
+    open_drafts: int
+    unjudged_requests: int
+    waves: tuple[Wave, ...]
+    tasks_per_request: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    requests: int
+
+
+@dataclass(frozen=True)
+class Judge:
+    wave: Wave
+
+
+@dataclass(frozen=True)
+class Finish:
+    wave: Wave
+
+
+def next_move(state: State, *, wave: int, lookahead: int) -> Plan | Judge | Finish | None:
+    """None when the target is reached. A further wave is planned while no more than `lookahead` are unfinished and
+    what is on its way would not reach the target; otherwise the oldest unjudged wave is judged, else the oldest
+    judged one finished."""
+    if state.admitted >= state.target:
+        return None
+    expected = state.admitted + state.open_drafts + state.unjudged_requests * state.tasks_per_request
+    if not state.waves or (len(state.waves) <= lookahead and expected < state.target):
+        return Plan(min(wave, max(1, math.ceil((state.target - expected) / state.tasks_per_request))))
+    unjudged = next((w for w in state.waves if w.state == "planned"), None)
+    return Judge(unjudged) if unjudged else Finish(state.waves[0])
+
+
+# the driver ------------------------------------------------------------------------------------
+
+
+class Bootstrap:
+    """Runs rounds of one recipe on one pool."""
+
+    def __init__(self, pool: TaskPool, recipe: Recipe, caller: Caller, progress: Progress) -> None:
+        self._pool, self._recipe, self._caller, self._progress = pool, recipe, caller, progress
+        self._model = recipe.models.generator
+        self._method = SelfInstruct(recipe, pool.tasks(Status.SEED))
+        self._filter = InstructionFilter.of(recipe.bootstrap.filters, self._method.template.filters)
+        self._novelty = PoolNovelty(recipe.bootstrap.novelty)
+        self._replies: dict[str, asyncio.Task[CallRecord]] = {}
+        self._writing: dict[str, asyncio.Task[Written]] = {}
+        self._fruitless = 0
+        self._unclassified = 0
+
+    async def run(self, target: int | None = None) -> GenerateResult:
+        """One round, or an unfinished one's end; with `target`, until the pool holds that many generated tasks.
+
+        Raises GenerationError after ten waves without a candidate, and what `Caller.ask` raises. Whatever ends it,
+        the same call goes on from there.
+        """
+        if not self._pool.counts()[Status.SEED.value]:
+            raise GenerationError(
+                "the pool has no seed tasks to start from",
+                hint="Name a file under `seeds:` in the recipe, or: sia pool import RECIPE FILE --as seed",
+            )
+        discards = self._pool.rounds.discard_counts()
+        with ExitStack() as locks:
+            round = self._begin(target, locks)
+            before = _count_generated(self._pool, round)
+            ended: Literal["target", "budget"] = "target"
+            cap = None
+            try:
+                if round is not None:
+                    await self._bootstrap(round)
+            except BudgetReached as reached:
+                ended, cap = "budget", reached.what
+            return GenerateResult(
+                round=round.number if round else None,
+                generated=_count_generated(self._pool, round) - before,
+                total=_count_generated(self._pool),
+                target=round.target if round else target or 0,
+                requests=self._caller.bought,
+                discards=_difference(self._pool.rounds.discard_counts(), discards),
+                unclassified=self._unclassified,
+                ended=ended,
+                cap=cap,
+            )
+
+    def _begin(self, target: int | None, locks: ExitStack) -> Round | None:
+        """The round to work on, locked: an unfinished one that no other process has, else a new one."""
+        settings = self._recipe.bootstrap
+        with self._pool.write() as writer:
+            connection = writer.connection
+            missing = None if target is None else target - _count(connection)
+            free = (r for r in Rounds.open_rounds(connection) if self._lock(r.number, locks))
+            round = next(free, None)
+            if round is not None and missing is not None:
+                round = replace(round, target=max(0, _count(connection, round.number) + missing))
+                Rounds.set_target(connection, round.number, round.target)
+            if round is None:
+                if missing is not None and missing <= 0:
+                    return None
+                round = Rounds.start_round(
+                    connection,
+                    method=settings.method,
+                    target=missing or settings.target,
+                    fingerprint=self._recipe.fingerprint,
+                    recipe=self._recipe.model_dump(mode="json", by_alias=True),
+                )
+                self._lock(round.number, locks)
+            Rounds.adopt_waves(connection, round.number)
+            return round
+
+    def _lock(self, round: int, locks: ExitStack) -> bool:
+        """Holds the round's lock until `locks` closes; False where another process works on it."""
+        with ExitStack() as attempt:
+            held = attempt.enter_context(round_lock(self._pool.engine, round))
+            if held:
+                locks.push(attempt.pop_all())
+        return held
+
+    async def _bootstrap(self, round: Round) -> None:
+        settings = self._recipe.bootstrap
+        try:
+            while True:
+                state = await asyncio.to_thread(self._state, round)
+                move = next_move(state, wave=settings.wave, lookahead=settings.lookahead)
+                if move is None:
+                    with self._pool.write() as writer:
+                        Rounds.finish_round(writer.connection, round.number)
+                    break
+                if isinstance(move, Plan):
+                    await asyncio.to_thread(self._plan, round, move.requests)
+                    continue
+                for wave in state.waves:
+                    await self._start(wave)
+                async with self._showing(round, state):
+                    if isinstance(move, Judge):
+                        await self._judge(move.wave)
+                    else:
+                        await self._finish(move.wave, state)
+            self._show(round, state)
+        except asyncio.CancelledError:
+            raise  # interrupted: what is on its way is given up
+        except BaseException:
+            await self._caller.drain()
+            raise
+        else:
+            await self._caller.drain()
+        finally:
+            started = [*self._replies.values(), *self._writing.values()]
+            for task in started:
+                task.cancel()
+            await asyncio.gather(*started, return_exceptions=True)
+
+    def _state(self, round: Round) -> State:
+        with reading(self._pool.engine) as connection:
+            waves = Rounds.unfinished_waves(connection, round.number)
+            admitted = _count(connection, round.number)
+            done = Rounds.finished_requests(connection, round.number)
+            usual = float(self._method.tasks_per_request)
+            return State(
+                target=round.target,
+                admitted=admitted,
+                open_drafts=sum(len(Rounds.open_drafts(connection, wave)) for wave in waves),
+                unjudged_requests=sum(
+                    Rounds.wave_requests(connection, wave) for wave in waves if wave.state == "planned"
+                ),
+                waves=tuple(waves),
+                # what a request has brought so far in this round says best what the next will bring
+                tasks_per_request=min(usual, max(0.5, admitted / done)) if done else usual,
+            )
+
+    # plan ------------------------------------------------------------------------------------------
+
+    def _plan(self, round: Round, count: int) -> None:
+        """Commits a wave of instruction requests, all drawn from the pool as it is now."""
+        model, settings = self._model, self._recipe.bootstrap
+        with self._pool.write() as writer:
+            statuses = [str(status) for status in settings.demonstrations.from_]
+            generated = [
+                task for task in load_tasks(writer.connection, status=statuses) if task.origin is not Origin.SEED
+            ]
+            wave = Rounds.next_wave(writer.connection, round.number)
+            requests: list[Request] = []
+            for position in range(count):
+                rng = generator(settings.seed, wave.round, wave.number, position)
+                planned = self._method.plan(generated, rng)
+                request = Request(
+                    "instructions", settings.method, model.model, model.api, planned.prompt, planned.parameters,
+                    0, Place(wave.round, wave.number, position), planned.demonstrations,
+                )  # fmt: skip
+                twins = sum(other.base_key == request.base_key for other in requests)
+                draw = PoolJournal.draws(writer.connection, request.base_key) + twins
+                requests.append(replace(request, draw=draw))
+            PoolJournal.add_requests(writer.connection, requests)
+
+    async def _start(self, wave: Wave) -> None:
+        """Asks for what a wave waits for, unless that is under way."""
+        if wave.state == "planned":
+            for request in self._requests(wave):
+                if request.key not in self._replies:
+                    self._replies[request.key] = asyncio.create_task(self._caller.ask(request))
+            return
+        with reading(self._pool.engine) as connection:
+            drafts = Rounds.open_drafts(connection, wave)
+        for draft in drafts:
+            if draft.key not in self._writing:
+                self._writing[draft.key] = asyncio.create_task(self._write(draft))
+
+    def _requests(self, wave: Wave) -> list[Request]:
+        """The wave's instruction requests; those planned for a model that the recipe no longer names are dropped
+        unless they were answered."""
+        model = self._model
+        requests = list(self._pool.journal.requests(round=wave.round, wave=wave.number, step="instructions"))
+        stale = [r.key for r in requests if (r.model, r.api) != (model.model, model.api)]
+        answered = self._pool.journal.settled_calls(stale)
+        return [request for request in requests if request.key not in stale or request.key in answered]
+
+    # judge -----------------------------------------------------------------------------------------
+
+    async def _judge(self, wave: Wave) -> None:
+        requests = await asyncio.to_thread(self._requests, wave)
+        calls = [(request, await self._replies[request.key]) for request in requests]
+        drafts = await asyncio.to_thread(self._commit_drafts, wave, calls)
+        for request in requests:
+            del self._replies[request.key]
+        if not drafts:
+            self._count_fruitless(0)
+
+    def _commit_drafts(self, wave: Wave, calls: Sequence[tuple[Request, CallRecord]]) -> list[Draft]:
+        """Parses, filters and compares, in request order and under the pool's write lock."""
+        drafts: list[Draft] = []
+        discards: list[Discard] = []
+        with self._pool.write() as writer:
+            self._novelty.refresh(writer.connection)
+            batch = self._novelty.batch()
+            for request, call in calls:
+                for instruction, discard in self._judged(request, call, batch):
+                    if discard is not None:
+                        discards.append(discard)
+                        continue
+                    draft = Draft(wave.round, wave.number, len(drafts), instruction, request.key)
+                    batch.add(draft.key, instruction)
+                    drafts.append(draft)
+            Rounds.add_drafts(writer.connection, drafts)
+            Rounds.add_discards(writer.connection, wave, discards)
+            Rounds.set_wave_state(writer.connection, wave, "judged" if drafts else "finished")
+        return drafts
+
+    def _judged(self, request: Request, call: CallRecord, batch: Batch) -> Iterator[tuple[str, Discard | None]]:
+        """Each instruction of a reply, with the discard that it is, if it is one."""
+
+        def discard(reason: str, text: str, **facts: Any) -> tuple[str, Discard]:
+            return text, Discard("instructions", reason, text[:_LONGEST_DISCARD], request=request.key, **facts)
+
+        if call.reply is None:
+            yield discard("request_refused", "", detail=call.error)
+            return
+        parsed = self._method.parse(call.reply)
+        if not parsed.items and parsed.cut is None:
+            yield discard("no_instruction", call.reply.text)
+        for instruction in parsed.items:
+            if found := self._filter.reason(instruction):
+                yield discard(found[0], instruction, detail=found[1])
+            elif match := batch.check(instruction):
+                yield discard("near_duplicate", instruction, score=match.score, nearest=str(match.key))
+            else:
+                yield instruction, None
+        if parsed.cut is not None:
+            yield discard("cut_by_length", parsed.cut)
+
+    # finish ----------------------------------------------------------------------------------------
+
+    async def _write(self, draft: Draft) -> Written:
+        model = self._model
+
+        async def ask(step: str, prompt: Prompt, parameters: Mapping[str, Any]) -> CallRecord:
+            place = Place(draft.round, draft.wave, draft.position)
+            method = self._recipe.bootstrap.method
+            return await self._caller.ask(Request(step, method, model.model, model.api, prompt, parameters, 0, place))
+
+        return await self._method.write(draft.instruction, ask)
+
+    async def _finish(self, wave: Wave, state: State) -> None:
+        with reading(self._pool.engine) as connection:
+            drafts = Rounds.open_drafts(connection, wave)
+        settled: list[tuple[Draft, Written]] = []
+        missing = state.target - state.admitted
+        for draft in drafts:
+            if not missing:
+                break  # the rest waits for the next round, with what it has cost
+            written = await self._writing[draft.key]
+            settled.append((draft, written))
+            missing -= bool(written.instances)
+        await asyncio.to_thread(self._commit_tasks, wave, settled, len(settled) == len(drafts))
+        for draft, _ in settled:
+            del self._writing[draft.key]
+        self._count_fruitless(sum(bool(written.instances) for _, written in settled))
+
+    def _commit_tasks(self, wave: Wave, settled: Sequence[tuple[Draft, Written]], whole: bool) -> None:
+        """Drafts with instances become candidates, the others discards, in request order."""
+        tasks: list[Task] = []
+        discards: list[Discard] = []
+        with self._pool.write() as writer:
+            self._novelty.refresh(writer.connection)
+            batch = self._novelty.batch()
+            shown = PoolJournal.demonstrations(writer.connection, [draft.request for draft, _ in settled])
+            ids = iter(writer.next_ids(PREFIX, len(settled)))
+            for draft, written in settled:
+                discards += [
+                    Discard("instances", item.reason, f"{item.instance.input}\n{item.instance.output}"[:_LONGEST_DISCARD],
+                            detail=draft.instruction, request=written.requests[-1])
+                    for item in written.turned_away
+                ]  # fmt: skip
+                if written.reason is not None:
+                    discards.append(
+                        Discard(
+                            "instances",
+                            written.reason,
+                            draft.instruction,
+                            detail=written.detail,
+                            request=draft.request,
+                        )
+                    )
+                    Rounds.close_draft(writer.connection, draft, requests=written.requests, task_id=None)
+                    continue
+                match = batch.nearest(draft.instruction)
+                task = Task(
+                    id=next(ids),
+                    instruction=draft.instruction,
+                    instances=written.instances,
+                    is_classification=written.is_classification,
+                    status=Status.CANDIDATE,
+                    origin=Origin.GENERATED,
+                    round=wave.owner,
+                    provenance=Provenance(self._model.model, draft.request, shown[draft.request]),
+                    max_rouge_l=match.score if match else None,
+                    nearest=str(match.key) if match else None,
+                )
+                tasks.append(task)
+                batch.add(task.id, task.instruction)
+                Rounds.close_draft(writer.connection, draft, requests=written.requests, task_id=task.id)
+            writer.add(tasks, kind="generated")
+            Rounds.add_discards(writer.connection, wave, discards)
+            if whole:
+                Rounds.set_wave_state(writer.connection, wave, "finished")
+        self._unclassified += sum(task.is_classification is None for task in tasks)
+
+    # talk ------------------------------------------------------------------------------------------
+
+    def _count_fruitless(self, candidates: int) -> None:
+        self._fruitless = 0 if candidates else self._fruitless + 1
+        if self._fruitless == _FRUITLESS_WAVES:
+            counts = self._pool.rounds.discard_counts()
+            often = sorted(counts, key=lambda reason: -counts[reason])[:3]
+            why = ", ".join(f"{reason} ({counts[reason]})" for reason in often) or "the replies hold no task"
+            raise GenerationError(
+                f"{_FRUITLESS_WAVES} waves in a row brought no candidate; most were turned away for: {why}",
+                hint="Try another model, more seeds or a higher bootstrap.novelty.threshold; see: sia status",
+            )
+
+    @asynccontextmanager
+    async def _showing(self, round: Round, state: State) -> AsyncIterator[None]:
+        """Reports progress twice a second while a move waits for replies."""
+
+        async def show() -> None:
+            while True:
+                self._show(round, state)
+                await asyncio.sleep(0.5)
+
+        task = asyncio.create_task(show())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    def _show(self, round: Round, state: State) -> None:
+        waiting = f", {state.open_drafts} in work" if state.open_drafts else ""
+        self._progress(
+            f"Round {round.number}: {state.admitted} of {state.target} tasks{waiting}, {self._caller.bought} replies",
+            min(1.0, state.admitted / max(1, state.target)),
+        )
+
+
+def _count(connection: Connection, round: int | None = None) -> int:
+    """Generated tasks, of one round where asked; whatever people did to them, they count."""
+    table = schema.tasks
+    query = select(func.count()).where(table.c.origin == Origin.GENERATED.value)
+    return int(connection.execute(query if round is None else query.where(table.c.round == round)).scalar_one())
+
+
+def _count_generated(pool: TaskPool, round: Round | None = None) -> int:
+    with reading(pool.engine) as connection:
+        return _count(connection, round.number if round else None)
+
+
+def _difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    return {reason: count - before.get(reason, 0) for reason, count in after.items() if count > before.get(reason, 0)}

@@ -1,0 +1,74 @@
+"""Proving that the pool follows from its journal: every generated task is parsed again from the stored replies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..llm.base import CallRecord
+from ..pool.pool import TaskPool
+from ..recipe import Recipe
+from ..tasks import Origin, Status, Task
+from .filters import InstructionFilter
+from .self_instruct import SelfInstruct
+
+_BLOCK = 1000  # tasks whose replies are in memory at a time
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How many generated tasks were parsed again, and a sentence for everything that does not fit."""
+
+    tasks: int
+    replies: int
+    problems: list[str]
+
+
+def verify(pool: TaskPool) -> Verification:
+    """Checks the journal's own digests, then each generated task against the replies that it came from, as the recipe
+    of its round reads them. Tasks that people edited are checked as they were before."""
+    problems = list(pool.journal.damage())
+    originals = pool.originals()
+    tasks = [originals.get(task.id, task) for task in pool.tasks() if task.origin is Origin.GENERATED]
+    methods = {number: _method(values, pool) for number, values in pool.rounds.recipes().items()}
+    for start in range(0, len(tasks), _BLOCK):
+        problems += _check(pool, tasks[start : start + _BLOCK], methods)
+    return Verification(len(tasks), pool.journal.spend().requests, problems)
+
+
+def _method(values: Mapping[str, Any], pool: TaskPool) -> tuple[SelfInstruct, InstructionFilter]:
+    recipe = Recipe.model_validate(values)
+    method = SelfInstruct(recipe, pool.tasks(Status.SEED))
+    return method, InstructionFilter.of(recipe.bootstrap.filters, method.template.filters)
+
+
+def _check(
+    pool: TaskPool, tasks: list[Task], methods: Mapping[int, tuple[SelfInstruct, InstructionFilter]]
+) -> Iterator[str]:
+    drafts = pool.rounds.admitted_drafts([task.id for task in tasks])
+    keys = [key for draft in drafts.values() for key in (draft.request, *draft.requests)]
+    calls = pool.journal.settled_calls(keys)
+    for task in tasks:
+        draft = drafts.get(task.id)
+        if draft is None:
+            yield f"task {task.id} comes from no journaled reply"
+            continue
+        missing = [key for key in (draft.request, *draft.requests) if key not in calls]
+        if missing:
+            yield f"task {task.id} comes from request {missing[0][:12]}, which has no reply in the journal"
+            continue
+        method, rules = methods[task.round]
+        reply = calls[draft.request].reply
+        if reply is None or task.instruction not in method.parse(reply).items:
+            yield f"the instruction of task {task.id} is not in the reply that it came from"
+        elif rules.reason(task.instruction):
+            yield f"the instruction of task {task.id} does not pass the filters of its round"
+        elif not _same(task, method, [calls[key] for key in draft.requests]):
+            yield f"the instances of task {task.id} are not those of the replies that they came from"
+
+
+def _same(task: Task, method: SelfInstruct, calls: list[CallRecord]) -> bool:
+    kind = method.parse_classification(calls[0])
+    texts = [(instance.input, instance.output) for instance in method.parse_instances(kind, calls[1]).instances]
+    return kind == task.is_classification and texts == [(i.input, i.output) for i in task.instances]

@@ -1,0 +1,88 @@
+"""`sia init`, `recipes`, `validate`, `status`: a project and where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfinstruct_argilla.cli.options import JsonOption, RecipeArgument, SetOption
+from selfinstruct_argilla.cli.output import print_data, print_json, say
+from selfinstruct_argilla.pool.jsonl import read_tasks
+from selfinstruct_argilla.pool.status import PoolStatus
+from selfinstruct_argilla.project import open_project
+from selfinstruct_argilla.recipe import Recipe, bundled_recipes
+from selfinstruct_argilla.scaffold import create_project
+
+app = typer.Typer()
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The new project's folder.")],
+    recipe: Annotated[str, typer.Option(help="The bundled recipe to start from.")] = "self_instruct",
+) -> None:
+    """Start a project: DIR/recipe.yaml and DIR/seeds/, from a bundled recipe."""
+    path = create_project(directory, recipe)
+    print_data(str(path))
+    say(f"Edit it, then check it: sia validate {path}")
+
+
+@app.command()
+def recipes(as_json: JsonOption = False) -> None:
+    """List the bundled recipes."""
+    listed = {name: _summary(path) for name, path in bundled_recipes().items()}
+    if as_json:
+        print_json([{"name": name, "description": text} for name, text in listed.items()])
+        return
+    for name, text in listed.items():
+        print_data(f"{name:20} {text}")
+
+
+@app.command()
+def validate(recipe: RecipeArgument, overrides: SetOption = None) -> None:
+    """Check a recipe and its seed files; print every problem with its path in the file."""
+    loaded = Recipe.load(recipe, overrides or ())
+    seeds = sum(len(read_tasks(path)) for path in loaded.seed_paths)
+    print_data(f"{recipe} is valid: {loaded.name}, {seeds} seed tasks, pool {loaded.pool_url}")
+
+
+@app.command()
+def status(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Show where everything stands, from the pool alone."""
+    with open_project(recipe, overrides=overrides or ()) as project:
+        found = project.status()
+    if as_json:
+        print_json(found.to_json())
+    else:
+        print_data(describe(found))
+
+
+def describe(status: PoolStatus) -> str:
+    """The status as a person reads it."""
+    spend, review = status.spend, status.review
+    lines = ["Pool       " + _counts({name: count for name, count in status.pool.items() if count} or {"tasks": 0})]
+    if status.discards:
+        lines.append("Discards   " + _counts(status.discards))
+    tokens = f"{spend.prompt_tokens:,} prompt and {spend.completion_tokens:,} completion tokens"
+    lines.append(f"Spend      {spend.requests:,} requests, {tokens}, ${spend.usd:.4f}")
+    if review.get("pushed"):
+        records = {name: review[name] for name in ("pushed", "pending", "completed", "conflicts")}
+        lines.append(f"Review     {_counts(records)} (records of the dataset {review['dataset']} at {review['url']})")
+    else:
+        lines.append("Review     nothing pushed yet")
+    if status.releases:
+        lines += [f"Release    {r['version']}, {r['tasks']:,} tasks, {r['target']}" for r in status.releases[-3:]]
+    else:
+        lines.append("Release    none yet")
+    return "\n".join(lines)
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items())
+
+
+def _summary(path: Path) -> str:
+    """The recipe's first comment line."""
+    return path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").strip()

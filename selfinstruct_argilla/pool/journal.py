@@ -1,0 +1,291 @@
+"""The journal: what each model was asked, and every reply, refusal and failure, committed before anyone parses it.
+
+Asynchronous code hands its rows to one writer thread, which commits whatever has gathered as one transaction; a
+caller goes on once its own row is committed. Long few-shot preambles are stored once, by their hash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Column, Connection, Engine, Row, func, insert, select
+
+from ..llm.base import CallRecord, Place, Prompt, Reply, Request
+from . import schema
+from .engine import now, reading, writing
+
+
+@dataclass(frozen=True)
+class Spend:
+    """What was bought: requests that were answered, their tokens, and US dollars at the price then in force."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+
+
+class PoolJournal:
+    """The journal of one pool, in the form that `llm/caller.py` asks for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._queue: queue.SimpleQueue[tuple[Request, CallRecord, Future[None]] | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+
+    # for the caller ----------------------------------------------------------------------------
+
+    async def settled(self, key: str) -> CallRecord | None:
+        """The reply or refusal that answers a request for good, if it has been bought already."""
+        table = schema.attempts
+        query = (
+            select(table).where(table.c.request == key, table.c.outcome != "transient").order_by(table.c.id).limit(1)
+        )
+        with reading(self._engine) as connection:
+            row = connection.execute(query).one_or_none()
+        return _call(row) if row is not None else None
+
+    async def record(self, request: Request, call: CallRecord) -> None:
+        """Returns once the attempt is committed."""
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
+            self._writer.start()
+        done: Future[None] = Future()
+        self._queue.put((request, call, done))
+        # a cancelled caller must not take its paid reply with it: the row is in the queue and will be written
+        await asyncio.shield(asyncio.wrap_future(done))
+
+    def close(self) -> None:
+        """Waits for rows that are still on their way."""
+        if self._writer is not None:
+            self._queue.put(None)
+            self._writer.join()
+            self._writer = None
+
+    def _write(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            last = False
+            while not self._queue.empty():
+                item = self._queue.get()
+                if item is None:
+                    last = True
+                    break
+                batch.append(item)
+            try:
+                with writing(self._engine) as connection:
+                    self.add_requests(connection, [request for request, _, _ in batch])
+                    connection.execute(insert(schema.attempts), [_attempt(request, call) for request, call, _ in batch])
+            except BaseException as error:  # every waiting caller must hear of it
+                for _, _, done in batch:
+                    done.set_exception(error)
+            else:
+                for _, _, done in batch:
+                    done.set_result(None)
+            if last:
+                return
+
+    # for the rounds ----------------------------------------------------------------------------
+
+    @staticmethod
+    def add_requests(connection: Connection, requests: Sequence[Request]) -> None:
+        """Requests that are about to be asked; those that are there already are left as they are."""
+        table = schema.requests
+        fresh = {request.key: request for request in requests}
+        known = _existing(connection, table.c.key, list(fresh))
+        fresh = {key: request for key, request in fresh.items() if key not in known}
+        if not fresh:
+            return
+        preambles = {preamble_hash(request.prompt): request.prompt for request in fresh.values()}
+        missing = preambles.keys() - _existing(connection, schema.preambles.c.hash, list(preambles))
+        if missing:
+            connection.execute(
+                insert(schema.preambles),
+                [
+                    {
+                        "hash": hash,
+                        "header": preambles[hash].header,
+                        "examples": [list(e) for e in preambles[hash].examples],
+                    }
+                    for hash in sorted(missing)
+                ],
+            )
+        connection.execute(insert(table), [_request_row(request) for request in fresh.values()])
+
+    @staticmethod
+    def draws(connection: Connection, base_key: str) -> int:
+        """How often this was planned already: the draw number of the next purchase of the same thing."""
+        table = schema.requests
+        return int(connection.execute(select(func.count()).where(table.c.base_key == base_key)).scalar_one())
+
+    @staticmethod
+    def demonstrations(connection: Connection, keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The pool tasks that requests showed, by request key."""
+        table = schema.requests
+        found: dict[str, tuple[str, ...]] = {}
+        wanted = sorted(set(keys))
+        for start in range(0, len(wanted), 500):
+            query = select(table.c.key, table.c.demonstrations).where(table.c.key.in_(wanted[start : start + 500]))
+            found.update({row.key: tuple(row.demonstrations) for row in connection.execute(query)})
+        return found
+
+    # for readers -------------------------------------------------------------------------------
+
+    def requests(
+        self, *, round: int | None = None, wave: int | None = None, step: str | None = None
+    ) -> Iterator[Request]:
+        """Journaled requests in order of round, wave, step and position; a few hundred at a time are in memory."""
+        table = schema.requests
+        query = _REQUESTS.order_by(table.c.round, table.c.wave, table.c.step, table.c.position, table.c.draw)
+        for column, value in ((table.c.round, round), (table.c.wave, wave), (table.c.step, step)):
+            if value is not None:
+                query = query.where(column == value)
+        with reading(self._engine) as connection:
+            for row in connection.execute(query.execution_options(yield_per=500)):
+                yield _request(row)
+
+    def request(self, key: str) -> Request | None:
+        """One journaled request."""
+        with reading(self._engine) as connection:
+            row = connection.execute(_REQUESTS.where(schema.requests.c.key == key)).one_or_none()
+        return _request(row) if row is not None else None
+
+    def settled_calls(self, keys: Iterable[str]) -> dict[str, CallRecord]:
+        """The replies and refusals of many requests, by key; the first of each counts."""
+        table = schema.attempts
+        found: dict[str, CallRecord] = {}
+        wanted = list(keys)
+        with reading(self._engine) as connection:
+            for start in range(0, len(wanted), 500):
+                query = select(table).where(
+                    table.c.request.in_(wanted[start : start + 500]), table.c.outcome != "transient"
+                )
+                for row in connection.execute(query.order_by(table.c.id)):
+                    found.setdefault(row.request, _call(row))
+        return found
+
+    def attempts(self, key: str) -> list[CallRecord]:
+        """Every attempt at a request, oldest first."""
+        query = select(schema.attempts).where(schema.attempts.c.request == key).order_by(schema.attempts.c.id)
+        with reading(self._engine) as connection:
+            return [_call(row) for row in connection.execute(query)]
+
+    def damage(self) -> Iterator[str]:
+        """What in the journal does not match its own digests and keys: a sentence for each row."""
+        with reading(self._engine) as connection:
+            for row in connection.execute(_REQUESTS.execution_options(yield_per=500)):
+                if row.key != _request(row).key:
+                    yield f"request {row.key[:12]} was changed after it was written"
+            for row in connection.execute(select(schema.attempts).execution_options(yield_per=500)):
+                if row.digest != _digest(row.request, row.outcome, row.text, row.finish_reason):
+                    yield f"attempt {row.number} at request {row.request[:12]} was changed after it was written"
+
+    def spend(self) -> Spend:
+        """Everything bought so far."""
+        with reading(self._engine) as connection:
+            return Spend(*connection.execute(select(*_SUMS)).one())
+
+    def spend_by(self, *columns: str) -> dict[tuple[Any, ...], Spend]:
+        """The same by columns of the requests: step, model, round."""
+        table = schema.requests
+        keys = [table.c[column] for column in columns]
+        query = select(*keys, *_SUMS).select_from(schema.attempts.join(table)).group_by(*keys).order_by(*keys)
+        with reading(self._engine) as connection:
+            return {tuple(row[: len(keys)]): Spend(*row[len(keys) :]) for row in connection.execute(query)}
+
+
+# rows and values -------------------------------------------------------------------------------
+
+_REQUESTS = select(schema.requests, schema.preambles.c.header, schema.preambles.c.examples).join(
+    schema.preambles, schema.preambles.c.hash == schema.requests.c.preamble
+)
+_SUMS = (
+    func.count(schema.attempts.c.text),  # replies alone have one
+    func.coalesce(func.sum(schema.attempts.c.prompt_tokens), 0),
+    func.coalesce(func.sum(schema.attempts.c.completion_tokens), 0),
+    func.coalesce(func.sum(schema.attempts.c.usd), 0.0),
+)
+
+
+def preamble_hash(prompt: Prompt) -> str:
+    """sha256 of the part of a prompt that is stored once."""
+    return hashlib.sha256(json.dumps([prompt.header, prompt.examples]).encode()).hexdigest()
+
+
+def _existing(connection: Connection, column: Column[str], values: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for start in range(0, len(values), 500):
+        found.update(connection.execute(select(column).where(column.in_(values[start : start + 500]))).scalars())
+    return found
+
+
+def _request_row(request: Request) -> dict[str, Any]:
+    return {
+        "key": request.key,
+        "base_key": request.base_key,
+        "draw": request.draw,
+        "step": request.step,
+        "method": request.method,
+        "model": request.model,
+        "api": request.api,
+        "preamble": preamble_hash(request.prompt),
+        "query": request.prompt.query,
+        "parameters": dict(request.parameters),
+        "round": request.place.round,
+        "wave": request.place.wave,
+        "position": request.place.position,
+        "demonstrations": list(request.demonstrations),
+    }
+
+
+def _request(row: Row[Any]) -> Request:
+    prompt = Prompt(row.header, row.query, tuple((question, answer) for question, answer in row.examples))
+    return Request(
+        row.step,
+        row.method,
+        row.model,
+        row.api,
+        prompt,
+        row.parameters,
+        row.draw,
+        Place(row.round, row.wave, row.position),
+        tuple(row.demonstrations),
+    )
+
+
+def _attempt(request: Request, call: CallRecord) -> dict[str, Any]:
+    reply = call.reply or Reply("")
+    text = call.reply.text if call.reply else None
+    return {
+        "request": request.key,
+        "number": call.attempt,
+        "outcome": call.outcome,
+        "text": text,
+        "finish_reason": reply.finish_reason,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "usd": call.usd,
+        "latency_seconds": call.latency_seconds,
+        "error": call.error,
+        "at": now(),
+        "digest": _digest(request.key, call.outcome, text, reply.finish_reason),
+    }
+
+
+def _call(row: Row[Any]) -> CallRecord:
+    reply = None
+    if row.outcome == "reply":
+        reply = Reply(row.text, row.finish_reason, row.prompt_tokens, row.completion_tokens)
+    return CallRecord(row.request, row.number, row.outcome, reply, row.error, row.latency_seconds, row.usd)
+
+
+def _digest(key: str, outcome: str, text: str | None, finish_reason: str | None) -> str:
+    return hashlib.sha256(json.dumps([key, outcome, text, finish_reason]).encode()).hexdigest()

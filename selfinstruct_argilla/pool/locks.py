@@ -1,0 +1,43 @@
+"""Which process works on a round: a lock that its owner's death releases, whatever killed it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from sqlalchemy import Engine, text
+
+
+@contextmanager
+def round_lock(engine: Engine, round: int) -> Iterator[bool]:
+    """Holds the lock of a round while the block runs; yields False where another process has it.
+
+    A file beside a SQLite pool (removed with the last use), an advisory lock of the session on PostgreSQL.
+    """
+    if engine.dialect.name == "sqlite":
+        path = Path(f"{engine.url.database}.round-{round}.lock")
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
+            lock.release()
+        return
+    number = zlib.crc32(f"round {round}".encode())
+    with engine.connect() as connection:
+        held = bool(connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": number}).scalar())
+        connection.commit()
+        try:
+            yield held
+        finally:
+            if held:
+                connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": number})
+                connection.commit()

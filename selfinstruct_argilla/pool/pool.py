@@ -1,0 +1,416 @@
+"""The task pool: every task, what became of it, and the only way to change either.
+
+`TaskPool` holds the tasks; its parts hold the rest: `journal` (what models were asked and answered), `rounds`
+(bootstrap in progress, and discards), `reviews` (what was pushed, what people answered), `releases`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from ..errors import PoolError, TaskConflictError
+from ..tasks import Instance, Origin, Provenance, Status, Task, Verdict
+from . import schema
+from .engine import now, open_engine, reading, writing
+from .journal import PoolJournal
+from .moves import check_move
+from .releases import Releases
+from .reviews import Reviews
+from .rounds import Rounds
+
+
+@dataclass(frozen=True)
+class Event:
+    """One entry of a task's history. `before` and `after` are statuses where the event is a move."""
+
+    task_id: str
+    at: str
+    kind: str
+    before: Status | None
+    after: Status | None
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ImportResult:
+    added: int
+    unchanged: int
+
+
+class TaskPool:
+    """The pool at a database address; use it as a context manager.
+
+    Several processes may have the same pool open. Reads see one consistent state; every change is one short
+    transaction that holds the pool's write lock.
+    """
+
+    def __init__(self, url: str, *, create: bool = True) -> None:
+        self.engine = open_engine(url, create=create)
+        self.journal = PoolJournal(self.engine)
+        self.rounds = Rounds(self.engine)
+        self.reviews = Reviews(self.engine)
+        self.releases = Releases(self.engine)
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True) -> TaskPool:
+        """Opens a pool (`sqlite:///FILE` or `postgresql+psycopg://…`), made or migrated where needed.
+
+        Raises PoolError; with `create=False` also where a SQLite file does not exist.
+        """
+        return cls(url, create=create)
+
+    def __enter__(self) -> TaskPool:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.journal.close()
+        self.engine.dispose()
+
+    # reading -----------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """A random name for this pool, made with it: a review dataset remembers whose it is."""
+        with reading(self.engine) as connection:
+            return str(
+                connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == "pool_id")).scalar_one()
+            )
+
+    @property
+    def revision(self) -> int:
+        """Grows with every change of any task."""
+        with reading(self.engine) as connection:
+            return _revision(connection)
+
+    def tasks(
+        self, status: Status | str | Iterable[Status | str] | None = None, *, ids: Sequence[str] | None = None
+    ) -> list[Task]:
+        """Tasks sorted by id; those of the given status or statuses, or of the given ids, where asked."""
+        with reading(self.engine) as connection:
+            return load_tasks(connection, status=_statuses(status), ids=ids)
+
+    def task(self, task_id: str) -> Task | None:
+        found = self.tasks(ids=[task_id])
+        return found[0] if found else None
+
+    def originals(self) -> dict[str, Task]:
+        """Edited tasks as they were before people edited them, by id."""
+        with reading(self.engine) as connection:
+            return load_originals(connection)
+
+    def counts(self) -> dict[str, int]:
+        """Tasks by status; every status is a key."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(select(schema.tasks.c.status, func.count()).group_by(schema.tasks.c.status))
+            found: dict[str, int] = dict(rows.tuples().all())
+        return {status.value: found.get(status.value, 0) for status in Status}
+
+    def history(self, task_id: str) -> list[Event]:
+        """Everything that happened to a task, oldest first. PoolError where there is no such task."""
+        with reading(self.engine) as connection:
+            rows = connection.execute(
+                select(schema.events).where(schema.events.c.task_id == task_id).order_by(schema.events.c.id)
+            ).all()
+        if not rows:
+            raise PoolError(f"there is no task {task_id!r} in the pool")
+        return [
+            Event(
+                row.task_id,
+                row.at,
+                row.kind,
+                Status(row.before) if row.before else None,
+                Status(row.after) if row.after else None,
+                row.detail,
+            )
+            for row in rows
+        ]
+
+    # changing ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def write(self) -> Iterator[PoolWriter]:
+        """One transaction under the pool's write lock; everything in it is committed together or not at all."""
+        with writing(self.engine) as connection:
+            yield PoolWriter(connection)
+
+    def add_seeds(self, tasks: Iterable[Task]) -> ImportResult:
+        """Seed tasks in; the same id and content again is a no-op, other content is a TaskConflictError."""
+        return self.import_tasks(tasks, Status.SEED)
+
+    def import_tasks(self, tasks: Iterable[Task], status: Status) -> ImportResult:
+        """Tasks in as seeds, candidates or accepted, all or none of them; nothing is filtered."""
+        with self.write() as writer:
+            return writer.import_tasks(tasks, status)
+
+
+class PoolWriter:
+    """The named moves, inside one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def import_tasks(self, tasks: Iterable[Task], status: Status) -> ImportResult:
+        tasks = list(tasks)
+        known = {task.id: task for task in load_tasks(self.connection, ids=[task.id for task in tasks])}
+        originals = load_originals(self.connection) if known else {}
+        fresh = []
+        for task in tasks:
+            there = known.get(task.id)
+            if there is None:
+                origin = Origin.SEED if status is Status.SEED else Origin.IMPORTED
+                fresh.append(Task(**{**_fields(task), "status": status, "origin": origin}))
+            elif task.content_hash not in (there.content_hash, originals.get(task.id, there).content_hash):
+                raise TaskConflictError(
+                    task.id,
+                    f"the pool has a task {task.id!r} with other content",
+                    hint="Give the task another id, or leave it out; nothing of this file was taken in.",
+                )
+        self.add(fresh, kind="imported")
+        return ImportResult(added=len(fresh), unchanged=len(tasks) - len(fresh))
+
+    def add(self, tasks: Sequence[Task], *, kind: str) -> None:
+        """New tasks, as they are. `kind` is the name of the event that brings them in."""
+        if not tasks:
+            return
+        sequence = self.connection.execute(select(func.coalesce(func.max(schema.tasks.c.sequence), 0))).scalar_one()
+        self._insert(tasks, sequence)
+        at = now()
+        self.connection.execute(
+            insert(schema.events),
+            [
+                {"task_id": task.id, "at": at, "kind": kind, "before": None, "after": task.status.value, "detail": {}}
+                for task in tasks
+            ],
+        )
+
+    def next_ids(self, prefix: str, count: int) -> list[str]:
+        """Ids of new tasks, in order of creation, zero-padded so that they sort by it."""
+        taken = self.connection.execute(
+            select(func.max(schema.tasks.c.id))
+            .where(schema.tasks.c.id.like(f"{prefix}\\_%", escape="\\"))
+            .where(func.length(schema.tasks.c.id) == len(prefix) + 9)
+        ).scalar()
+        start = int(taken[len(prefix) + 1 :]) + 1 if taken and taken[len(prefix) + 1 :].isdigit() else 1
+        return [f"{prefix}_{number:08d}" for number in range(start, start + count)]
+
+    def move(self, task_id: str, after: Status, *, kind: str, detail: dict[str, Any] | None = None) -> None:
+        """One move, checked against the table of moves; to the same status is no move and is not recorded."""
+        before = Status(self._value(task_id, schema.tasks.c.status))
+        if before is after:
+            return
+        check_move(task_id, before, after)
+        self._event(task_id, kind, before, after, detail or {})
+        self._update(task_id, status=after.value)
+
+    def mark_pushed(self, task_ids: Iterable[str]) -> None:
+        """candidate → in_review; from now on an instance is published only once people have accepted it."""
+        for task_id in task_ids:
+            self.move(task_id, Status.IN_REVIEW, kind="pushed")
+            self.connection.execute(
+                update(schema.instances)
+                .where(schema.instances.c.task_id == task_id, schema.instances.c.verdict.is_(None))
+                .values(verdict=Verdict.PENDING.value)
+            )
+
+    def withdraw(self, task_id: str) -> None:
+        """All review records of the task were deleted in Argilla: it is never pushed again."""
+        self.move(task_id, Status.WITHDRAWN, kind="withdrawn")
+
+    def apply_review(self, task: Task, *, detail: dict[str, Any] | None = None) -> bool:
+        """Status, texts and instance verdicts as people left them; True where anything changed.
+
+        `task` is the task as it should now be. What the model wrote is kept as the original; texts that equal it
+        again are no edit any more.
+        """
+        stored = load_tasks(self.connection, ids=[task.id])[0]
+        changed = False
+        if _texts(stored) != _texts(task):
+            original = self._value(task.id, schema.tasks.c.original) or _texts(stored)
+            edited = original != _texts(task)
+            texts = {"before": _texts(stored), "after": _texts(task)}
+            self._event(task.id, "edited" if edited else "restored", None, None, {**texts, **(detail or {})})
+            self._update(task.id, instruction=task.instruction, original=original if edited else None)
+            changed = True
+        if stored.instances != task.instances:
+            for position, instance in enumerate(task.instances):
+                self.connection.execute(
+                    update(schema.instances)
+                    .where(schema.instances.c.task_id == task.id, schema.instances.c.position == position)
+                    .values(
+                        input=instance.input,
+                        output=instance.output,
+                        verdict=instance.verdict.value if instance.verdict else None,
+                    )
+                )
+            if not changed:
+                verdicts = [i.verdict.value if i.verdict else None for i in task.instances]
+                self._event(task.id, "instances_judged", None, None, {"verdicts": verdicts})
+            changed = True
+        if stored.status is not task.status:
+            self.move(task.id, task.status, kind="reviewed", detail=detail)
+            changed = True
+        return changed
+
+    # inside ------------------------------------------------------------------------------------
+
+    def _value(self, task_id: str, column: Any) -> Any:
+        row = self.connection.execute(select(column).where(schema.tasks.c.id == task_id)).one_or_none()
+        if row is None:
+            raise PoolError(f"there is no task {task_id!r} in the pool")
+        return row[0]
+
+    def _update(self, task_id: str, **values: Any) -> None:
+        self.connection.execute(update(schema.tasks).where(schema.tasks.c.id == task_id).values(**values))
+
+    def _event(
+        self, task_id: str, kind: str, before: Status | None, after: Status | None, detail: dict[str, Any]
+    ) -> None:
+        self.connection.execute(
+            insert(schema.events).values(
+                task_id=task_id,
+                at=now(),
+                kind=kind,
+                before=before.value if before else None,
+                after=after.value if after else None,
+                detail=detail,
+            )
+        )
+
+    def _insert(self, tasks: Sequence[Task], sequence: int) -> None:
+        self.connection.execute(
+            insert(schema.tasks),
+            [
+                {
+                    "id": task.id,
+                    "sequence": sequence + number,
+                    "name": task.name,
+                    "instruction": task.instruction,
+                    "is_classification": task.is_classification,
+                    "status": task.status.value,
+                    "origin": task.origin.value,
+                    "round": task.round,
+                    "model": task.provenance.model,
+                    "request": task.provenance.request,
+                    "demonstrations": list(task.provenance.demonstrations),
+                    "max_rouge_l": task.max_rouge_l,
+                    "nearest": task.nearest,
+                    "extra": dict(task.extra),
+                }
+                for number, task in enumerate(tasks, 1)
+            ],
+        )
+        self.connection.execute(
+            insert(schema.instances),
+            [
+                {
+                    "task_id": task.id,
+                    "position": position,
+                    "input": instance.input,
+                    "output": instance.output,
+                    "verdict": instance.verdict.value if instance.verdict else None,
+                }
+                for task in tasks
+                for position, instance in enumerate(task.instances)
+            ],
+        )
+
+
+# rows and values -------------------------------------------------------------------------------
+
+
+def load_tasks(
+    connection: Connection,
+    *,
+    status: list[str] | None = None,
+    ids: Sequence[str] | None = None,
+    after_sequence: int | None = None,
+) -> list[Task]:
+    """Tasks sorted by id, with two queries (more where many ids are named)."""
+    table, instances = schema.tasks, schema.instances
+    query = select(table)
+    inner = select(instances)
+    if status is not None:
+        query = query.where(table.c.status.in_(status))
+        inner = inner.where(instances.c.task_id.in_(select(table.c.id).where(table.c.status.in_(status))))
+    if after_sequence is not None:
+        query = query.where(table.c.sequence > after_sequence)
+        inner = inner.where(instances.c.task_id.in_(select(table.c.id).where(table.c.sequence > after_sequence)))
+    if ids is None:
+        rows = list(connection.execute(query))
+        parts = list(connection.execute(inner.order_by(instances.c.task_id, instances.c.position)))
+    else:
+        rows, parts = [], []
+        for start in range(0, len(ids), 500):  # databases limit the number of parameters
+            some = list(ids[start : start + 500])
+            rows += connection.execute(query.where(table.c.id.in_(some)))
+            parts += connection.execute(
+                inner.where(instances.c.task_id.in_(some)).order_by(instances.c.task_id, instances.c.position)
+            )
+    by_task: dict[str, list[Instance]] = {}
+    for part in parts:
+        verdict = Verdict(part.verdict) if part.verdict else None
+        by_task.setdefault(part.task_id, []).append(Instance(part.input, part.output, verdict))
+    return sorted((_task(row, by_task.get(row.id, [])) for row in rows), key=lambda task: task.id)
+
+
+def load_originals(connection: Connection, ids: Sequence[str] | None = None) -> dict[str, Task]:
+    """Edited tasks as they were before the edit, by id; those among `ids` (at most 500) where asked."""
+    query = select(schema.tasks.c.id, schema.tasks.c.original).where(schema.tasks.c.original.is_not(None))
+    if ids is not None:
+        query = query.where(schema.tasks.c.id.in_(ids))
+    edited = {row.id: row.original for row in connection.execute(query)}
+    return {task.id: with_texts(task, edited[task.id]) for task in load_tasks(connection, ids=list(edited))}
+
+
+def with_texts(task: Task, texts: dict[str, Any]) -> Task:
+    """The task with other texts, in the form that the pool stores originals in."""
+    instances = tuple(
+        Instance(input, output, instance.verdict)
+        for (input, output), instance in zip(texts["instances"], task.instances, strict=True)
+    )
+    return Task(**{**_fields(task), "instruction": texts["instruction"], "instances": instances})
+
+
+def _texts(task: Task) -> dict[str, Any]:
+    return {"instruction": task.instruction, "instances": [[i.input, i.output] for i in task.instances]}
+
+
+def _fields(task: Task) -> dict[str, Any]:
+    return {name: getattr(task, name) for name in task.__dataclass_fields__}
+
+
+def _task(row: Row[Any], instances: list[Instance]) -> Task:
+    return Task(
+        id=row.id,
+        name=row.name,
+        instruction=row.instruction,
+        instances=tuple(instances),
+        is_classification=row.is_classification,
+        status=Status(row.status),
+        origin=Origin(row.origin),
+        round=row.round,
+        provenance=Provenance(row.model, row.request, tuple(row.demonstrations)),
+        max_rouge_l=row.max_rouge_l,
+        nearest=row.nearest,
+        extra=row.extra,
+    )
+
+
+def _revision(connection: Connection) -> int:
+    return int(connection.execute(select(func.coalesce(func.max(schema.events.c.id), 0))).scalar_one())
+
+
+def _statuses(status: Status | str | Iterable[Status | str] | None) -> list[str] | None:
+    if status is None:
+        return None
+    if isinstance(status, str):
+        return [Status(status).value]
+    return [Status(item).value for item in status]

@@ -1,0 +1,261 @@
+"""What was pushed to Argilla and what people answered, as last seen; the responses themselves live in Argilla."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, select, update
+
+from ..tasks import Status, Verdict
+from . import schema
+from .engine import now, reading
+
+
+@dataclass(frozen=True)
+class ReviewDataset:
+    """An Argilla dataset that this pool pushes to. `rubric` is its questions and rules, `structure` what of them
+    Argilla cannot change; `generation` grows with every sync that changed something."""
+
+    id: str
+    name: str
+    workspace: str
+    api_url: str
+    url: str
+    rubric: dict[str, Any]
+    rubric_version: str
+    structure: str
+    generation: int = 0
+
+
+@dataclass(frozen=True)
+class ReviewRecord:
+    """One (task, instance) in Argilla. `digest` names the responses last seen, `applied` what the verdict rests on."""
+
+    task_id: str
+    instance: int
+    dataset_id: str
+    server_id: str
+    content_hash: str
+    rubric_version: str
+    resolution: Verdict = Verdict.PENDING
+    state: str = "present"
+    verdict: Verdict = Verdict.PENDING
+    digest: str = ""
+    applied: str = ""
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one person answered to one record, as last seen. `values` are the answers by question name;
+    `updated_at` is by Argilla's clock, `seen_at` by ours; status: submitted, draft, discarded or deleted."""
+
+    task_id: str
+    instance: int
+    user_id: str
+    username: str | None
+    status: str
+    values: dict[str, Any]
+    updated_at: str | None
+    rubric_version: str
+    seen_at: str = ""
+    current: bool = True
+
+
+class Reviews:
+    """Reading; the writing functions take the connection of a transaction that push or sync holds."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def datasets(self) -> list[ReviewDataset]:
+        """The Argilla datasets of this pool, oldest first."""
+        query = select(schema.review_datasets).order_by(schema.review_datasets.c.opened_at)
+        with reading(self._engine) as connection:
+            return [_dataset(row) for row in connection.execute(query)]
+
+    def records(self, dataset_id: str | None = None) -> list[ReviewRecord]:
+        """Review records by task and instance; those of one dataset where asked."""
+        table = schema.review_records
+        query = select(table).order_by(table.c.task_id, table.c.instance)
+        if dataset_id is not None:
+            query = query.where(table.c.dataset_id == dataset_id)
+        with reading(self._engine) as connection:
+            return [_record(row) for row in connection.execute(query)]
+
+    def responses(self, *, current: bool = True) -> list[Response]:
+        """Responses as last seen, or with `current=False` every state of each that was ever seen, oldest first."""
+        table = schema.responses
+        query = select(table).order_by(table.c.id)
+        if current:
+            query = query.where(table.c.current)
+        with reading(self._engine) as connection:
+            return [_response(row) for row in connection.execute(query)]
+
+    def summary(self) -> dict[str, Any]:
+        """The newest review dataset's name and address, and how many review records it has, are judged, conflict."""
+        datasets = self.datasets()
+        if not datasets:
+            return {"dataset": None, "url": None, "pushed": 0, "pending": 0, "completed": 0, "conflicts": 0}
+        newest = datasets[-1]
+        table = schema.review_records
+        query = (
+            select(table.c.verdict, func.count())
+            .where(table.c.dataset_id == newest.id, table.c.state == "present")
+            .group_by(table.c.verdict)
+        )
+        with reading(self._engine) as connection:
+            counts = {Verdict(verdict): count for verdict, count in connection.execute(query)}
+        pushed, pending = sum(counts.values()), counts.get(Verdict.PENDING, 0)
+        return {
+            "dataset": newest.name,
+            "url": newest.url,
+            "pushed": pushed,
+            "pending": pending,
+            "completed": pushed - pending,
+            "conflicts": counts.get(Verdict.CONFLICT, 0),
+        }
+
+    def dataset_generation(self, dataset_id: str) -> int:
+        with reading(self._engine) as connection:
+            return self.generation(connection, dataset_id)
+
+    def task_counts(self) -> dict[Status, int]:
+        """Tasks that have review records, by status; every status is a key."""
+        reviewed = select(schema.review_records.c.task_id)
+        query = (
+            select(schema.tasks.c.status, func.count())
+            .where(schema.tasks.c.id.in_(reviewed))
+            .group_by(schema.tasks.c.status)
+        )
+        with reading(self._engine) as connection:
+            found = {Status(status): count for status, count in connection.execute(query)}
+        return {status: found.get(status, 0) for status in Status}
+
+    def edited_tasks(self) -> int:
+        """How many tasks people have changed."""
+        query = select(func.count()).select_from(schema.tasks).where(schema.tasks.c.original.is_not(None))
+        with reading(self._engine) as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def discarded_records(self) -> int:
+        """Records of which all present responses are discards: they wait for somebody else."""
+        table = schema.responses
+        per_record = (
+            select(
+                func.count().label("there"),
+                func.sum(case((table.c.status == "discarded", 1), else_=0)).label("discards"),
+            )
+            .where(table.c.current, table.c.status != "deleted")
+            .group_by(table.c.task_id, table.c.instance)
+            .subquery()
+        )
+        query = select(func.count()).select_from(per_record).where(per_record.c.there == per_record.c.discards)
+        with reading(self._engine) as connection:
+            return int(connection.execute(query).scalar_one())
+
+    # inside a transaction ------------------------------------------------------------------------
+
+    @staticmethod
+    def save_dataset(connection: Connection, dataset: ReviewDataset) -> None:
+        """A new dataset, or one whose name, address or rubric changed."""
+        table = schema.review_datasets
+        values = {name: getattr(dataset, name) for name in dataset.__dataclass_fields__ if name != "generation"}
+        if connection.execute(update(table).where(table.c.id == dataset.id).values(**values)).rowcount == 0:
+            connection.execute(insert(table).values(**values, generation=0, opened_at=now()))
+
+    @staticmethod
+    def generation(connection: Connection, dataset_id: str) -> int:
+        table = schema.review_datasets
+        return int(connection.execute(select(table.c.generation).where(table.c.id == dataset_id)).scalar_one())
+
+    @staticmethod
+    def next_generation(connection: Connection, dataset_id: str) -> None:
+        table = schema.review_datasets
+        connection.execute(update(table).where(table.c.id == dataset_id).values(generation=table.c.generation + 1))
+
+    @staticmethod
+    def save_records(connection: Connection, records: Sequence[ReviewRecord]) -> None:
+        """Records as they now are; new ones and known ones."""
+        table = schema.review_records
+        for record in records:
+            values = {name: getattr(record, name) for name in record.__dataclass_fields__}
+            values.update(resolution=record.resolution.value, verdict=record.verdict.value)
+            key = and_(table.c.task_id == record.task_id, table.c.instance == record.instance)
+            if connection.execute(update(table).where(key).values(**values)).rowcount == 0:
+                connection.execute(insert(table).values(**values))
+
+    @staticmethod
+    def records_of(connection: Connection, task_ids: Iterable[str]) -> dict[str, list[ReviewRecord]]:
+        """Review records by task, in order of their instances."""
+        found: dict[str, list[ReviewRecord]] = {}
+        table = schema.review_records
+        for some in _some(task_ids):
+            query = select(table).where(table.c.task_id.in_(some)).order_by(table.c.task_id, table.c.instance)
+            for row in connection.execute(query):
+                found.setdefault(row.task_id, []).append(_record(row))
+        return found
+
+    @staticmethod
+    def current_responses(
+        connection: Connection, task_ids: Iterable[str]
+    ) -> dict[tuple[str, int], dict[str, Response]]:
+        """Responses as last seen, by record and user id; deleted ones too, with that status."""
+        found: dict[tuple[str, int], dict[str, Response]] = {}
+        table = schema.responses
+        for some in _some(task_ids):
+            query = select(table).where(table.c.task_id.in_(some), table.c.current).order_by(table.c.id)
+            for row in connection.execute(query):
+                found.setdefault((row.task_id, row.instance), {})[row.user_id] = _response(row)
+        return found
+
+    @staticmethod
+    def add_responses(connection: Connection, responses: Sequence[Response]) -> None:
+        """New states of responses; the earlier ones of the same person and record stay, no longer current."""
+        table = schema.responses
+        for response in responses:
+            connection.execute(
+                update(table)
+                .where(
+                    table.c.task_id == response.task_id,
+                    table.c.instance == response.instance,
+                    table.c.user_id == response.user_id,
+                    table.c.current,
+                )
+                .values(current=False)
+            )
+        if responses:
+            at = now()
+            connection.execute(insert(table), [{**response.__dict__, "seen_at": at} for response in responses])
+
+    @staticmethod
+    def set_resolutions(connection: Connection, resolutions: Mapping[tuple[str, int], Verdict]) -> None:
+        """What the metadata `resolution` of records in Argilla now says."""
+        table = schema.review_records
+        for (task_id, instance), verdict in resolutions.items():
+            connection.execute(
+                update(table)
+                .where(table.c.task_id == task_id, table.c.instance == instance)
+                .values(resolution=verdict.value)
+            )
+
+
+def _some(ids: Iterable[str]) -> Iterable[list[str]]:
+    """Databases limit the number of parameters."""
+    every = list(ids)
+    return (every[start : start + 500] for start in range(0, len(every), 500))
+
+
+def _dataset(row: Row[Any]) -> ReviewDataset:
+    return ReviewDataset(**{name: getattr(row, name) for name in ReviewDataset.__dataclass_fields__})
+
+
+def _record(row: Row[Any]) -> ReviewRecord:
+    values = {name: getattr(row, name) for name in ReviewRecord.__dataclass_fields__}
+    values.update(resolution=Verdict(row.resolution), verdict=Verdict(row.verdict))
+    return ReviewRecord(**values)
+
+
+def _response(row: Row[Any]) -> Response:
+    return Response(**{name: getattr(row, name) for name in Response.__dataclass_fields__})

@@ -1,0 +1,221 @@
+"""A recipe with its pool, models and review connection: what the command line and notebooks work with.
+
+    with open_project("recipe.yaml") as project:
+        project.generate()
+        project.push()
+        ...                      # people judge in Argilla
+        project.sync()
+        project.publish(to="out")
+
+Each method delegates to one function of a stage, returns its result, prints nothing and never exits. `progress` is
+called with a sentence and the part that is done (0 to 1, or None where nobody can tell).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .bootstrap.edits import edit_check
+from .bootstrap.loop import Bootstrap, GenerateResult
+from .bootstrap.verify import Verification, verify
+from .llm.base import Model
+from .llm.caller import Caller, Purse
+from .pool.jsonl import read_tasks
+from .pool.pool import ImportResult, TaskPool
+from .pool.status import PoolStatus, pool_status
+from .recipe import BUNDLED_RUBRICS, LOCAL, NO_KEY, Recipe, secret
+
+if TYPE_CHECKING:
+    from .review.argilla_client import ArgillaClient
+    from .review.rubric import Rubric
+    from .release.publish import PublishResult
+    from .review.push import PushResult
+    from .review.sync import SyncResult
+
+Progress = Callable[[str, float | None], None]
+
+
+def silent(message: str, fraction: float | None) -> None:
+    """No progress."""
+
+
+def open_project(recipe: Recipe | str | Path, *, overrides: Iterable[str] = (), model: Model | None = None) -> Project:
+    """The project of a recipe, a YAML path or a bundled recipe's name; use it as a context manager.
+
+    `model` takes the place of the recipe's endpoint, for example a `ScriptedModel`. Raises RecipeError and PoolError.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe, overrides)
+    return Project(recipe, TaskPool.open(recipe.pool_url), model)
+
+
+class Project:
+    """One recipe at work."""
+
+    def __init__(self, recipe: Recipe, pool: TaskPool, model: Model | None = None) -> None:
+        self.recipe, self.pool = recipe, pool
+        self._model = model
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.pool.close()
+
+    # the stages --------------------------------------------------------------------------------
+
+    def add_seeds(self) -> ImportResult:
+        """The recipe's seed files into the pool; what is there already stays."""
+        results = [self.pool.add_seeds(read_tasks(path)) for path in self.recipe.seed_paths]
+        return ImportResult(sum(result.added for result in results), sum(result.unchanged for result in results))
+
+    def generate(self, *, target: int | None = None, progress: Progress = silent) -> GenerateResult:
+        """One round, or the end of an unfinished one; with `target`, until the pool holds that many generated tasks."""
+        self.add_seeds()
+        return asyncio.run(self._generate(target, progress))
+
+    async def _generate(self, target: int | None, progress: Progress) -> GenerateResult:
+        model = self._model or self._connect_model(progress)
+        settings = self.recipe.models.generator
+        spend = self.pool.journal.spend()
+        purse = Purse(
+            self.recipe.bootstrap.budget,
+            settings.price,
+            usd=spend.usd,
+            requests=spend.requests,
+            tokens=spend.prompt_tokens + spend.completion_tokens,
+        )
+        caller = Caller(
+            model,
+            self.pool.journal,
+            purse,
+            concurrency=settings.concurrency,
+            requests_per_minute=settings.requests_per_minute,
+            tokens_per_minute=settings.tokens_per_minute,
+        )
+        try:
+            return await Bootstrap(self.pool, self.recipe, caller, progress).run(target)
+        finally:
+            if model is not self._model:
+                await model.close()
+
+    def push(self, *, progress: Progress = silent) -> PushResult:
+        """Candidates to Argilla, for people to judge; what is there already is not sent again."""
+        from .review.push import push
+
+        with self._connect_review(progress) as client:
+            return push(
+                self.pool,
+                self.recipe.review,
+                client,
+                dataset=self.recipe.review_dataset,
+                rubric=self._rubric(),
+                language=self.recipe.language,
+                progress=progress,
+            )
+
+    def sync(self, *, progress: Progress = silent) -> SyncResult:
+        """People's verdicts and edits back into the pool."""
+        from .review.sync import sync
+
+        with self._connect_review(progress) as client:
+            return sync(
+                self.pool,
+                self.recipe.review,
+                client,
+                dataset=self.recipe.review_dataset,
+                rubric=self._rubric(),
+                check=edit_check(self.pool, self.recipe),
+                progress=progress,
+            )
+
+    def publish(
+        self,
+        *,
+        to: str | Path | None = None,
+        repo: str | None = None,
+        version: str | None = None,
+        dry_run: bool = False,
+        allow: Sequence[str] = (),
+        progress: Progress = silent,
+    ) -> PublishResult:
+        """A release of what people accepted, into a folder or to the Hub; an unchanged pool makes none.
+
+        Without `to` and `repo`: where the recipe says.
+        """
+        from .release.publish import publish
+
+        if self.recipe.release.include.seeds:
+            self.add_seeds()
+        settings = self.recipe.release
+        if to is None and repo is None and settings.repo is None and settings.to is not None:
+            to = self.recipe.path(settings.to)
+        return publish(
+            self.pool,
+            self.recipe,
+            to=Path(to) if to is not None else None,
+            repo=repo,
+            version=version,
+            dry_run=dry_run,
+            allow=allow,
+            progress=progress,
+        )
+
+    def verify(self) -> Verification:
+        """Proves that every generated task follows from the journal."""
+        return verify(self.pool)
+
+    def status(self) -> PoolStatus:
+        """Where everything stands, from the pool alone."""
+        return pool_status(self.pool)
+
+    def review_progress(self, *, progress: Progress = silent) -> dict[str, int]:
+        """Review records in Argilla right now: total, completed, pending."""
+        from .review.dataset import find_dataset
+
+        with self._connect_review(progress) as client:
+            found = find_dataset(client, self.pool, self.recipe.review, self.recipe.review_dataset)
+            counts = client.progress(str(found["id"])) if found else {}
+        return {name: counts.get(name, 0) for name in ("total", "completed", "pending")}
+
+    # connections -------------------------------------------------------------------------------
+
+    def _connect_model(self, progress: Progress) -> Model:
+        from .llm.openai_client import OpenAIModel
+
+        settings = self.recipe.models.generator
+        if settings.base_url == LOCAL:
+            from .local.model_server import ensure_model
+
+            endpoint = ensure_model(settings.model, progress)
+            return OpenAIModel(endpoint.base_url, endpoint.api_key, timeout_seconds=settings.timeout_seconds)
+        base_url = self._secret(settings.base_url, "models.generator.base_url") if settings.base_url else None
+        key = self._secret(settings.api_key, "models.generator.api_key")
+        return OpenAIModel(base_url, key, timeout_seconds=settings.timeout_seconds)
+
+    def _connect_review(self, progress: Progress) -> ArgillaClient:
+        from .review.argilla_client import connect
+
+        settings = self.recipe.review.argilla
+        if settings.api_url == LOCAL:
+            from .local.argilla_server import ensure_argilla
+
+            endpoint = ensure_argilla(progress)
+            return connect(endpoint.api_url, endpoint.api_key)
+        url = self._secret(settings.api_url, "review.argilla.api_url")
+        return connect(url, self._secret(settings.api_key, "review.argilla.api_key"))
+
+    def _rubric(self) -> Rubric:
+        from .review.rubric import load_rubric
+
+        name = self.recipe.review.rubric
+        return load_rubric(name, None if name in BUNDLED_RUBRICS else self.recipe.path(name))
+
+    def _secret(self, value: str, key: str) -> str:
+        return value if value == NO_KEY else secret(value, key, source=self.recipe.source)

@@ -1,0 +1,283 @@
+"""From tasks to the files of a release: what changed, what stays out, and every byte that is published.
+
+`plan_release` decides (pure), `build_release` writes. The same plan gives the same bytes: no time, no random part, no
+name of this machine is written, rows are sorted and schemas are fixed.
+
+The manifest, `manifest.json`, holds everything that the card and the change log say:
+    version, previous                  this version and the one before it
+    tasks {id: {hash, split}}          sha256 of the row that the config `tasks` has of it
+    retired {id: split}                tasks that earlier versions had: should one come back, it keeps its split
+    withheld {id: {reason, near}}      tasks that were kept out of this version
+    changes, history                   ids added, edited, withdrawn in this version; their counts in every version
+    configs {name: {columns, splits}}  Arrow types of the columns; rows of each split
+    metadata                           name, language, license, exports
+    recipe, review, statistics         how it was made, how people judged, the paper's Table 1
+    pool {id, revision}, tools         where it was built from and with what
+    card {heading: sha256}             the sections of the card that we wrote
+    files {path: sha256}               every other file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import ReleaseError
+from ..recipe import Recipe
+from ..tasks import Task, digest
+from . import formats, versions
+from .card import changelog, render_card, statistics
+from .splits import SPLITS, Withheld, assign
+from .versions import Changes
+
+Progress = Callable[[str, float | None], None]
+Manifest = dict[str, Any]
+
+FORMAT = 1
+_ROW_GROUP = 200_000  # rows; few large groups, because each boundary costs deduplication (and readers memory)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a pool offers for release: the tasks that may go out, the ids of those that people edited, the splits that
+    earlier releases gave, and how people judged."""
+
+    pool_id: str
+    revision: int
+    tasks: Sequence[Task]
+    edited: Collection[str]
+    splits: Mapping[str, str]
+    review: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A release before it is written. `rows` are those of the config `tasks`, sorted by id."""
+
+    manifest: Manifest
+    rows: Sequence[formats.Row]
+    changes: Changes
+    withheld: Sequence[Withheld]
+
+    @property
+    def version(self) -> str:
+        return str(self.manifest["version"])
+
+
+@dataclass(frozen=True)
+class BuiltRelease:
+    """A release as a folder, laid out as it is published."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def plan_release(
+    source: Source,
+    recipe: Recipe,
+    *,
+    previous: Manifest | None = None,
+    used: Collection[str] = (),
+    version: str | None = None,
+    renamed: bool = False,
+    withheld: Sequence[Withheld] = (),
+) -> Plan:
+    """Decides what a release holds and what it is called.
+
+    `previous` is the manifest of the last release of the target, `used` every version it has seen, `version` the one
+    asked for; `withheld` are tasks that something else keeps out. Without changes the plan keeps the previous
+    version, so that writing it restores that release to the last byte; unless it must be `renamed`. Raises
+    ReleaseError.
+    """
+    import pyarrow as pa
+
+    out = {entry.task_id: entry for entry in withheld}
+    rows = {}
+    for task in source.tasks:
+        if not task.accepted_instances():
+            out.setdefault(task.id, Withheld(task.id, "none of its instances was accepted"))
+        elif task.id not in out:
+            edited = task.id in source.edited or bool(task.extra.get("edited"))
+            rows[task.id] = formats.task_row(task, edited=edited)
+    hashes = {task_id: digest(row) for task_id, row in rows.items()}
+    before = previous["tasks"] if previous else {}
+    published = {task_id: entry["split"] for task_id, entry in before.items()}
+    if previous:
+        published |= previous["retired"]
+    assignment = assign(
+        {task_id: row["instruction"] for task_id, row in rows.items()},
+        recipe.release.splits.model_dump(),
+        known={**source.splits, **published},
+        settled=[task_id for task_id in rows if before.get(task_id, {}).get("hash") == hashes[task_id]],
+        tokens=recipe.bootstrap.novelty.tokens,
+    )
+    out |= {entry.task_id: entry for entry in assignment.withheld}
+    kept = [rows[task_id] for task_id in sorted(assignment.splits)]
+    if not kept:
+        _refuse_empty(source, recipe)
+    tasks = {row["id"]: {"hash": hashes[row["id"]], "split": assignment.splits[row["id"]]} for row in kept}
+    manifest: Manifest = {
+        "format": FORMAT,
+        "tasks": tasks,
+        "configs": {format: _describe(format, kept, tasks) for format in recipe.release.formats if format != "openai"},
+        "metadata": {
+            "name": recipe.name,
+            "language": recipe.language,
+            "license": recipe.release.license,
+            "exports": ["openai"] if "openai" in recipe.release.formats else [],
+        },
+    }
+    changes = versions.compare(previous, manifest)
+    if previous is not None and not changes and not renamed:
+        return Plan(previous, kept, changes, tuple(out.values()))
+    chosen = versions.choose(changes, used, version)
+    counts = {name: len(getattr(changes, name)) for name in ("added", "edited", "withdrawn")}
+    history = [{"version": chosen, "tasks": len(tasks), **counts}, *(previous["history"] if previous else [])]
+    manifest |= {
+        "version": chosen,
+        "previous": previous["version"] if previous else None,
+        "retired": {task_id: split for task_id, split in published.items() if task_id not in tasks},
+        "withheld": {id: {"reason": out[id].reason, "near": list(out[id].near)} for id in sorted(out)},
+        "changes": changes.as_json(),
+        "history": history,
+        "statistics": statistics(kept),
+        "recipe": {
+            "name": recipe.name,
+            "fingerprint": recipe.fingerprint,
+            "method": recipe.bootstrap.method,
+            "demonstrations": {
+                "seed": recipe.bootstrap.demonstrations.seed,
+                "generated": recipe.bootstrap.demonstrations.generated,
+            },
+            "novelty_threshold": recipe.bootstrap.novelty.threshold,
+        },
+        "review": dict(source.review),
+        "pool": {"id": source.pool_id, "revision": source.revision},
+        "tools": {"selfinstruct-argilla": __version__, "pyarrow": pa.__version__},
+    }
+    return Plan(manifest, kept, changes, tuple(out[id] for id in sorted(out)))
+
+
+def build_release(
+    plan: Plan,
+    folder: Path,
+    *,
+    readme: str | None = None,
+    written: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> BuiltRelease:
+    """Writes a planned release into an empty folder.
+
+    `readme` is the card that the target has now and `written` its manifest's `card`: what people wrote stays.
+    """
+    manifest = {name: value for name, value in plan.manifest.items() if name not in ("files", "card")}
+
+    def rows_of(split: str) -> list[formats.Row]:
+        return [row for row in plan.rows if manifest["tasks"][row["id"]]["split"] == split]
+
+    for number, config in enumerate(manifest["configs"]):
+        if progress:
+            progress(f"Writing {config}", number / len(manifest["configs"]))
+        for split in manifest["configs"][config]["splits"]:
+            path = folder / data_file(config, split)
+            path.parent.mkdir(exist_ok=True)
+            write_parquet(path, config, rows_of(split))
+    if "openai" in manifest["metadata"]["exports"]:
+        (folder / "openai").mkdir()
+        for split in next(iter(manifest["configs"].values()))["splits"]:
+            (folder / "openai" / f"{split}.jsonl").write_text(
+                "".join(formats.chat_jsonl(rows_of(split))), encoding="utf-8"
+            )
+    (folder / "CHANGELOG.md").write_text(changelog(manifest["history"]), encoding="utf-8")
+    card, manifest["card"] = render_card(manifest, plan.rows, readme, written)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    manifest["files"] = {name: sha256(folder / name) for name in sorted(files_below(folder))}
+    (folder / "manifest.json").write_text(show_manifest(manifest), encoding="utf-8")
+    return BuiltRelease(folder, manifest)
+
+
+def data_file(config: str, split: str) -> str:
+    """The place of a split's rows below the release."""
+    return f"{config}/{split}-00000-of-00001.parquet"
+
+
+def write_parquet(path: Path, config: str, tasks: Iterable[formats.Row]) -> None:
+    """The rows of a config; chunks are cut by content, so that storage keeps what an edit leaves as it was."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = formats.schema(config)
+    table = pa.Table.from_pylist(list(formats.rows(config, tasks)), schema=schema)
+    pq.write_table(
+        table,
+        path,
+        compression="zstd",
+        row_group_size=_ROW_GROUP,
+        use_content_defined_chunking=True,
+        write_page_index=True,
+    )
+
+
+def show_manifest(manifest: Manifest) -> str:
+    """The text of `manifest.json`; the order of configs and splits is part of it."""
+    return json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
+
+
+def read_manifest(text: str | bytes, where: str) -> Manifest:
+    """The manifest in the text of a `manifest.json`. Raises ReleaseError."""
+    try:
+        manifest: Manifest = json.loads(text)
+        valid = isinstance(manifest, dict) and {"tasks", "version", "files", "pool"} <= manifest.keys()
+    except ValueError as error:
+        raise ReleaseError(
+            f"the manifest.json of {where} cannot be read", hint="Restore it, or name another target."
+        ) from error
+    if not valid:
+        raise ReleaseError(f"the manifest.json of {where} is not one of a release", hint="Name another target.")
+    if manifest["format"] != FORMAT:
+        raise ReleaseError(
+            f"{where} was published by a newer version of selfinstruct-argilla",
+            hint="pip install --upgrade selfinstruct-argilla",
+        )
+    return manifest
+
+
+def files_below(folder: Path) -> list[str]:
+    """Every file below a folder, as a path with slashes."""
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _describe(config: str, rows: Sequence[formats.Row], tasks: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Columns and the number of rows of each split that has any."""
+    counts = dict.fromkeys(SPLITS, 0)
+    for row in rows:
+        counts[tasks[row["id"]]["split"]] += 1 if config == "tasks" else len(row["instances"])
+    return {
+        "columns": {field.name: str(field.type) for field in formats.schema(config)},
+        "splits": {split: count for split, count in counts.items() if count},
+    }
+
+
+def _refuse_empty(source: Source, recipe: Recipe) -> None:
+    if source.tasks:
+        raise ReleaseError(
+            "there is nothing to publish: every accepted task is withheld",
+            hint="sia publish --dry-run says why; another holdout or other tasks would help.",
+        )
+    raise ReleaseError(
+        "there is nothing to publish: the pool has no accepted task",
+        hint=f"Judge some tasks in Argilla, then: sia sync {recipe.source}",
+    )

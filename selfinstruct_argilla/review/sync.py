@@ -1,0 +1,359 @@
+"""People's answers from Argilla into the pool: responses → verdict of each record → status and texts of each task.
+
+Every sync reads all records with all responses and compares them with what the pool has seen: times in Argilla do
+not tell what changed. First each new state of a response is stored (that is the history of who said what), then every
+task whose responses or rules changed is worked out again from what is stored. A sync cut short is finished by the next
+one. Of two syncs at once, one that finds the pool changed under it reads its page again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ReviewRefusedError
+from ..pool.pool import PoolWriter, TaskPool, load_originals, load_tasks
+from ..pool.reviews import Response, ReviewDataset, ReviewRecord, Reviews
+from ..recipe import Review
+from ..tasks import Status, Task, Verdict, digest, external_id
+from .dataset import check_structure, find_dataset
+from .records import record_fields, record_metadata
+from .resolution import Policy, Resolution, Vote, resolve, resolve_task
+from .rubric import Rubric, judge
+
+if TYPE_CHECKING:
+    from .argilla_client import ArgillaClient
+
+Progress = Callable[[str, float | None], None]
+Check = Callable[[Task], str | None]
+_TASKS_AT_ONCE = 200
+_RECORDS_AT_ONCE = 200
+_DELETED = "deleted"
+
+
+@dataclass
+class SyncResult:
+    """What a sync found.
+
+    changed: tasks whose status, texts or verdicts are new. responses: new states of responses (also drafts, discards
+    and deletions). accepted, rejected, conflicts, pending, withdrawn: reviewed tasks as they now stand, `pending`
+    those that wait for answers; edited: those that people changed. discarded: records that everybody who answered
+    discarded (they stay pending: somebody else must look). flagged: tasks edited in this sync that fail a filter, with
+    the reason; people's word stands. unknown_adjudicators: names in the recipe that Argilla does not know.
+    """
+
+    changed: int = 0
+    responses: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    conflicts: int = 0
+    pending: int = 0
+    withdrawn: int = 0
+    edited: int = 0
+    discarded: int = 0
+    flagged: list[tuple[str, str]] = field(default_factory=list)
+    unknown_adjudicators: list[str] = field(default_factory=list)
+    dataset: str = ""
+    url: str = ""
+
+
+def sync(
+    pool: TaskPool,
+    review: Review,
+    client: ArgillaClient,
+    *,
+    dataset: str,
+    rubric: Rubric,
+    check: Check = lambda task: None,
+    progress: Progress = lambda message, fraction: None,
+) -> SyncResult:
+    """The pool after people's answers, exactly.
+
+    check: says why an edited task fails a filter or is no longer novel, or None.
+    Raises ReviewUnavailableError and ReviewRefusedError; what was read before is kept, and the next sync goes on.
+    """
+    opened = _opened(pool, review, client, dataset, rubric)
+    names = client.usernames(client.workspace_id(opened.workspace))
+    reader = _Reader(pool, client, opened, rubric, names)
+    _read(reader, progress)
+    result = SyncResult(responses=reader.new_states, dataset=dataset, url=opened.url)
+    result.unknown_adjudicators = sorted(set(review.adjudicators) - set(names.values())) if names else []
+    rules = _Rules(rubric, Policy(review.resolution, review.min_submitted, frozenset(review.adjudicators)))
+    _apply(pool, opened, rules, check=check, result=result, progress=progress)
+    _mark_resolutions(pool, client, opened)
+    _count(pool, result)
+    return result
+
+
+def _opened(pool: TaskPool, review: Review, client: ArgillaClient, name: str, rubric: Rubric) -> ReviewDataset:
+    known = [d for d in pool.reviews.datasets() if d.name == name and d.workspace == review.argilla.workspace]
+    if not known:
+        raise ReviewRefusedError(
+            f"nothing was pushed to the Argilla dataset {name!r} yet", hint="sia push RECIPE puts the candidates there."
+        )
+    found = find_dataset(client, pool, review, name)
+    opened = next((dataset for dataset in known if found is not None and dataset.id == str(found["id"])), None)
+    if opened is None:
+        raise ReviewRefusedError(
+            f"the Argilla dataset {name!r} is not at {client.api_url} any more; the answers synced before are kept",
+            hint="Check the address. If it was deleted: sia push RECIPE makes it again with what nobody has judged.",
+        )
+    check_structure(opened, rubric)
+    return opened
+
+
+# reading ------------------------------------------------------------------------------------------
+
+
+def _read(reader: _Reader, progress: Progress) -> None:
+    """Stores every state of a response that is new."""
+    missing = {key: record for key, record in reader.known.items() if record.state == "present"}
+    total = len(missing)
+    offset, end = 0, 1
+    while offset < end:
+        items, end = reader.read(lambda offset=offset: reader.client.record_page(reader.dataset.id, offset))  # type: ignore[misc]
+        if not items:
+            break
+        offset += len(items)
+        for item in items:
+            missing.pop(item["external_id"], None)
+        progress("reading answers", 1 - len(missing) / total if total else None)
+    # not seen: deleted, or passed over because others were deleted while we read
+    for record in missing.values():
+        found, _ = reader.read(lambda record=record: _one(reader.client, record))  # type: ignore[misc]
+        if not found:
+            reader.mark_deleted(record)
+
+
+def _one(client: ArgillaClient, record: ReviewRecord) -> tuple[list[dict[str, Any]], int]:
+    found = client.record(record.server_id)
+    return ([found], 1) if found is not None else ([], 0)
+
+
+class _Reader:
+    """Compares what Argilla says with what the pool has seen, and stores the difference.
+
+    The dataset's generation in the pool tells whether another sync stored something between our asking Argilla and our
+    writing: then what we hold may be older than what is stored, and is asked for again.
+    """
+
+    def __init__(
+        self, pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset, rubric: Rubric, names: dict[str, str]
+    ) -> None:
+        self.pool = pool
+        self.client = client
+        self.dataset = dataset
+        self.new_states = 0
+        self._rubric_version = rubric.version
+        self._names = names
+        self._generation = -1
+        self.known: dict[str, ReviewRecord] = {}
+        self._refresh()
+
+    def read(self, ask: Callable[[], tuple[list[dict[str, Any]], int]]) -> tuple[list[dict[str, Any]], int]:
+        """The answer of `ask` (records of Argilla, and how many there are), its news stored."""
+        while True:
+            self._refresh()
+            items, total = ask()
+            changed = [item for item in items if self._is_news(item)]
+            if not changed:
+                return items, total
+            with self.pool.write() as writer:
+                if Reviews.generation(writer.connection, self.dataset.id) == self._generation:
+                    self._store(writer, changed)
+                    return items, total
+
+    def mark_deleted(self, record: ReviewRecord) -> None:
+        """The record is not in Argilla any more; its responses went with it."""
+        with self.pool.write() as writer:
+            current = Reviews.current_responses(writer.connection, [record.task_id])
+            lost = _lost(current.get((record.task_id, record.instance), {}), still_there=())
+            self._save(writer, [replace(record, state=_DELETED, digest=_DELETED)], lost)
+
+    def _refresh(self) -> None:
+        """What the pool knows, read again where another process changed it."""
+        generation = self.pool.reviews.dataset_generation(self.dataset.id)
+        if generation != self._generation:
+            self._generation = generation
+            records = self.pool.reviews.records(self.dataset.id)
+            self.known = {external_id(record.task_id, record.instance): record for record in records}
+
+    def _is_news(self, item: dict[str, Any]) -> bool:
+        record = self.known.get(item["external_id"])
+        return record is not None and (record.state != "present" or record.digest != _digest(item))
+
+    def _store(self, writer: PoolWriter, items: Sequence[dict[str, Any]]) -> None:
+        records = [self.known[item["external_id"]] for item in items]
+        current = Reviews.current_responses(writer.connection, {record.task_id for record in records})
+        states, changed = [], []
+        for item, record in zip(items, records, strict=True):
+            before = current.get((record.task_id, record.instance), {})
+            there = [self._response(record, response) for response in item.get("responses") or ()]
+            states += [response for response in there if _differs(before.get(response.user_id), response)]
+            states += _lost(before, still_there={response.user_id for response in there})
+            changed.append(replace(record, state="present", server_id=str(item["id"]), digest=_digest(item)))
+        self._save(writer, changed, states)
+
+    def _save(self, writer: PoolWriter, records: Sequence[ReviewRecord], states: Sequence[Response]) -> None:
+        Reviews.add_responses(writer.connection, states)
+        Reviews.save_records(writer.connection, records)
+        Reviews.next_generation(writer.connection, self.dataset.id)
+        self._generation += 1
+        self.new_states += len(states)
+        self.known.update({external_id(record.task_id, record.instance): record for record in records})
+
+    def _response(self, record: ReviewRecord, response: dict[str, Any]) -> Response:
+        user_id = str(response["user_id"])
+        return Response(
+            task_id=record.task_id,
+            instance=record.instance,
+            user_id=user_id,
+            username=self._names.get(user_id),
+            status=response["status"],
+            values=_values(response),
+            updated_at=response.get("updated_at"),
+            rubric_version=self._rubric_version,
+        )
+
+
+def _values(response: dict[str, Any]) -> dict[str, Any]:
+    """Answers by question; a discard or draft may have none at all."""
+    return {name: answer.get("value") for name, answer in (response.get("values") or {}).items()}
+
+
+def _digest(item: dict[str, Any]) -> str:
+    """Names what everybody has said about a record, and when."""
+    return digest(
+        sorted([str(r["user_id"]), r["status"], _values(r), r.get("updated_at")] for r in item.get("responses") or ())
+    )
+
+
+def _differs(before: Response | None, after: Response) -> bool:
+    if before is None:
+        return True
+    return (before.status, before.values, before.updated_at) != (after.status, after.values, after.updated_at)
+
+
+def _lost(before: Mapping[str, Response], still_there: Iterable[str]) -> list[Response]:
+    """Responses that are gone from Argilla: deleted by their author or an admin, or with their author."""
+    kept = set(still_there)
+    return [
+        replace(response, status=_DELETED, values={})
+        for user_id, response in before.items()
+        if user_id not in kept and response.status != _DELETED
+    ]
+
+
+# applying -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What answers mean and how they become a verdict."""
+
+    rubric: Rubric
+    policy: Policy
+
+    @property
+    def digest(self) -> str:
+        policy = self.policy
+        parts = [self.rubric.meaning, policy.rule, policy.min_submitted, sorted(policy.adjudicators)]
+        return digest(parts)[:12]
+
+    def resolution(self, original: Task, record: ReviewRecord, answers: Iterable[Response]) -> Resolution | None:
+        """What a record comes to; None where it was deleted in Argilla."""
+        if record.state == _DELETED:
+            return None
+        fields = record_fields(original, record.instance)
+        votes = [
+            Vote(answer.username or answer.user_id, judge(self.rubric, answer.values, fields))
+            for answer in answers
+            if answer.status == "submitted"
+        ]
+        return resolve(votes, self.policy)
+
+
+def _apply(
+    pool: TaskPool, dataset: ReviewDataset, rules: _Rules, *, check: Check, result: SyncResult, progress: Progress
+) -> None:
+    """Works out again every task whose answers, or the rules for them, are not those that its verdict rests on."""
+    version = rules.digest
+    tasks = sorted({r.task_id for r in pool.reviews.records(dataset.id) if r.applied != f"{version}:{r.digest}"})
+    for start in range(0, len(tasks), _TASKS_AT_ONCE):
+        progress("applying verdicts", start / len(tasks))
+        some = tasks[start : start + _TASKS_AT_ONCE]
+        with pool.write() as writer:
+            records = Reviews.records_of(writer.connection, some)
+            responses = Reviews.current_responses(writer.connection, some)
+            originals = load_originals(writer.connection, some)
+            for task in load_tasks(writer.connection, ids=some):
+                original = originals.get(task.id, task)
+                resolutions = {
+                    record.instance: rules.resolution(
+                        original, record, responses.get((task.id, record.instance), {}).values()
+                    )
+                    for record in records[task.id]
+                }
+                Reviews.save_records(
+                    writer.connection,
+                    [
+                        replace(
+                            record,
+                            verdict=resolution.verdict if resolution is not None else Verdict.PENDING,
+                            applied=f"{version}:{record.digest}",
+                        )
+                        for record, resolution in zip(records[task.id], resolutions.values(), strict=True)
+                    ],
+                )
+                if task.status is Status.WITHDRAWN:
+                    continue  # all its records were deleted before, and that is final
+                after = resolve_task(original, resolutions)
+                edited = (after.instruction, _texts(after)) != (task.instruction, _texts(task))
+                reason = check(after) if edited and after.status is Status.ACCEPTED else None
+                if reason is not None:
+                    result.flagged.append((task.id, reason))
+                result.changed += writer.apply_review(after, detail={"flagged": reason} if reason is not None else None)
+
+
+def _texts(task: Task) -> list[tuple[str, str]]:
+    return [(instance.input, instance.output) for instance in task.instances]
+
+
+def _mark_resolutions(pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset) -> None:
+    """The metadata `resolution` of records follows their verdict, so that an adjudicator can filter for conflicts."""
+    outdated = [
+        record
+        for record in pool.reviews.records(dataset.id)
+        if record.state == "present" and record.resolution is not record.verdict
+    ]
+    for start in range(0, len(outdated), _RECORDS_AT_ONCE):
+        some = outdated[start : start + _RECORDS_AT_ONCE]
+        tasks = {task.id: task for task in pool.tasks(ids=sorted({record.task_id for record in some}))}
+        items = [
+            {
+                "external_id": external_id(record.task_id, record.instance),
+                "metadata": record_metadata(tasks[record.task_id], record.verdict),
+            }
+            for record in some
+        ]
+        taken = client.upsert(dataset.id, items).server_ids  # without those deleted since
+        with pool.write() as writer:
+            done = {
+                (record.task_id, record.instance): record.verdict
+                for record in some
+                if external_id(record.task_id, record.instance) in taken
+            }
+            Reviews.set_resolutions(writer.connection, done)
+
+
+def _count(pool: TaskPool, result: SyncResult) -> None:
+    """Where the reviewed tasks stand now."""
+    counts = pool.reviews.task_counts()
+    result.accepted = counts[Status.ACCEPTED]
+    result.rejected = counts[Status.REJECTED]
+    result.conflicts = counts[Status.CONFLICT]
+    result.pending = counts[Status.IN_REVIEW]
+    result.withdrawn = counts[Status.WITHDRAWN]
+    result.edited = pool.reviews.edited_tasks()
+    result.discarded = pool.reviews.discarded_records()
