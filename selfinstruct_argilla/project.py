@@ -29,10 +29,10 @@ from .pool.status import PoolStatus, pool_status
 from .recipe import BUNDLED_RUBRICS, LOCAL, NO_KEY, Recipe, secret
 
 if TYPE_CHECKING:
-    from .review.argilla_client import ArgillaClient
-    from .review.rubric import Rubric
     from .release.publish import PublishResult
+    from .review.argilla_client import ArgillaClient
     from .review.push import PushResult
+    from .review.rubric import Rubric
     from .review.sync import SyncResult
 
 Progress = Callable[[str, float | None], None]

@@ -16,7 +16,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -111,6 +111,7 @@ class Hub:
         self.fault: Callable[[int, str], str | None] = lambda number, request: None
         self.observe: Callable[[], None] = lambda: None  # called after every request
         self.lock = threading.RLock()
+        self.connections: list[socket.socket] = []
 
     def repo(self, name: str) -> Repo:
         return self.repos["dataset", name]
@@ -133,12 +134,19 @@ def running() -> Iterator[Hub]:
     finally:
         server.shutdown()
         thread.join()
+        for connection in hub.connections:  # clients keep them open, and would go on with this hub
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         server.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.hub.connections.append(self.connection)
 
     def log_message(self, *args: Any) -> None:
         pass

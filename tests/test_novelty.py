@@ -270,6 +270,22 @@ def test_near_pairs_and_groups() -> None:
     assert near_groups([]) == []
 
 
+@given(st.lists(st.lists(st.sampled_from("abcd"), max_size=5).map(" ".join), max_size=12))
+def test_groups_are_the_connected_components(texts: list[str]) -> None:
+    groups = near_groups(texts, at_least=0.6)
+    assert sorted(position for group in groups for position in group) == list(range(len(texts)))
+    assert groups == sorted(map(sorted, groups))
+    of = {position: number for number, group in enumerate(groups) for position in group}
+    pairs = list(near_pairs(texts, at_least=0.6))
+    assert all(of[i] == of[j] for i, j, _ in pairs)
+    # A group of k is held together by pairs: from its first member every other one is reached.
+    for group in groups:
+        reached = {group[0]}
+        for _ in group:
+            reached |= {b for i, j, _ in pairs for a, b in ((i, j), (j, i)) if a in reached}
+        assert reached == set(group)
+
+
 # -- bad input
 
 

@@ -104,9 +104,7 @@ def test_the_first_task_of_a_tiny_dataset_is_for_training() -> None:
 
 
 def test_hash_is_stable_and_follows_the_shares() -> None:
-    assert [hashed(f"seed_task_{n}", SHARES) for n in range(6)] == [
-        hashed(f"seed_task_{n}", SHARES) for n in range(6)
-    ]
+    assert [hashed(f"seed_task_{n}", SHARES) for n in range(6)] == [hashed(f"seed_task_{n}", SHARES) for n in range(6)]
     counts = [hashed(f"t{n}", SHARES) for n in range(5000)]
     for split, share in SHARES.items():
         assert abs(counts.count(split) / 5000 - share) < 0.03

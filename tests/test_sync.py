@@ -457,7 +457,7 @@ def test_a_failing_page_stops_nothing_and_hides_nothing(workspace: Workspace, mo
     for record in records:
         ann.submit(record)
     faults = Faults(workspace.client)
-    ill = iter([False, False, True, False, True, True])
+    ill = iter([False, True, True, False, True])
 
     def sometimes(number: int, method: str, path: str) -> httpx.Response | None:
         return httpx.Response(status) if path.endswith("/records") and next(ill, False) else None

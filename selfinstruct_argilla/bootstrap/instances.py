@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..llm.base import Prompt, Reply
 from ..tasks import Instance, Task
 from .demonstrations import one_line
+from .method import InvalidInstance
 from .template import Template
 
 # Self-Instruct, Table 4
 SAMPLING = {"max_tokens": 300, "temperature": 0.0, "top_p": 0.0, "frequency_penalty": 0.0, "presence_penalty": 1.5}
-
-
-@dataclass(frozen=True)
-class InvalidInstance:
-    """An instance that cannot be used, and why."""
-
-    instance: Instance
-    reason: str
 
 
 # render ----------------------------------------------------------------------------------------

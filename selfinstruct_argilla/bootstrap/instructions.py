@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..llm.base import Api, Prompt, Reply
 from .demonstrations import one_line
+from .method import Parsed
 from .template import Template
 
 # Self-Instruct, Table 4
@@ -17,14 +17,6 @@ SAMPLING = {"max_tokens": 1024, "temperature": 0.7, "top_p": 0.5, "frequency_pen
 _NUMBER = re.compile(
     r"(?:^|\n)[ \t\u3000>*_#-]*(?:[^\W\d_]{1,12}[ \t])?[0-9０-９]{1,4}[ \t]?[.)．）、:：][ \t\u3000*_]*(?=\S)"
 )
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """What a reply holds, in its order. `cut` is the text of a last item that the length limit cut off."""
-
-    items: list[str]
-    cut: str | None = None
 
 
 def render(demonstrations: Sequence[str], api: Api, template: Template) -> Prompt:

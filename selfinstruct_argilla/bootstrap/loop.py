@@ -32,14 +32,15 @@ from ..pool.rounds import Discard, Draft, Round, Rounds, Wave
 from ..recipe import Recipe
 from ..tasks import Origin, Provenance, Status, Task
 from .demonstrations import generator
-from .filters import InstructionFilter
+from .method import Written
+from .methods import method_of
 from .novelty import Batch, PoolNovelty
-from .self_instruct import SelfInstruct, Written
 
 Progress = Callable[[str, float | None], None]
 
 PREFIX = "generated"
 _FRUITLESS_WAVES = 10
+_GROUP = 5  # instructions that the reference code asks about together
 _LONGEST_DISCARD = 2000  # characters; the journal has the whole reply
 
 
@@ -111,9 +112,8 @@ class Bootstrap:
     def __init__(self, pool: TaskPool, recipe: Recipe, caller: Caller, progress: Progress) -> None:
         self._pool, self._recipe, self._caller, self._progress = pool, recipe, caller, progress
         self._model = recipe.models.generator
-        self._method = SelfInstruct(recipe, pool.tasks(Status.SEED))
-        self._filter = InstructionFilter.of(recipe.bootstrap.filters, self._method.template.filters)
-        self._novelty = PoolNovelty(recipe.bootstrap.novelty)
+        self._method = method_of(recipe, pool.tasks(Status.SEED))
+        self._novelty = PoolNovelty(recipe.bootstrap.novelty_in_force)
         self._replies: dict[str, asyncio.Task[CallRecord]] = {}
         self._writing: dict[str, asyncio.Task[Written]] = {}
         self._fruitless = 0
@@ -271,9 +271,11 @@ class Bootstrap:
             return
         with reading(self._pool.engine) as connection:
             drafts = Rounds.open_drafts(connection, wave)
+            whole = Rounds.wave_instructions(connection, wave)
         for draft in drafts:
             if draft.key not in self._writing:
-                self._writing[draft.key] = asyncio.create_task(self._write(draft))
+                first = draft.position - draft.position % _GROUP
+                self._writing[draft.key] = asyncio.create_task(self._write(draft, whole[first : first + _GROUP]))
 
     def _requests(self, wave: Wave) -> list[Request]:
         """The wave's instruction requests; those planned for a model that the recipe no longer names are dropped
@@ -328,7 +330,7 @@ class Bootstrap:
         if not parsed.items and parsed.cut is None:
             yield discard("no_instruction", call.reply.text)
         for instruction in parsed.items:
-            if found := self._filter.reason(instruction):
+            if found := self._method.turn_away(instruction):
                 yield discard(found[0], instruction, detail=found[1])
             elif match := batch.check(instruction):
                 yield discard("near_duplicate", instruction, score=match.score, nearest=str(match.key))
@@ -339,7 +341,7 @@ class Bootstrap:
 
     # finish ----------------------------------------------------------------------------------------
 
-    async def _write(self, draft: Draft) -> Written:
+    async def _write(self, draft: Draft, batch: Sequence[str]) -> Written:
         model = self._model
 
         async def ask(step: str, prompt: Prompt, parameters: Mapping[str, Any]) -> CallRecord:
@@ -347,7 +349,9 @@ class Bootstrap:
             method = self._recipe.bootstrap.method
             return await self._caller.ask(Request(step, method, model.model, model.api, prompt, parameters, 0, place))
 
-        return await self._method.write(draft.instruction, ask)
+        found = await self._pool.journal.settled(draft.request)
+        assert found is not None and found.reply is not None, "a draft comes from a journaled reply"
+        return await self._method.write(draft.instruction, found.reply, batch, ask)
 
     async def _finish(self, wave: Wave, state: State) -> None:
         with reading(self._pool.engine) as connection:
@@ -412,7 +416,8 @@ class Bootstrap:
             Rounds.add_discards(writer.connection, wave, discards)
             if whole:
                 Rounds.set_wave_state(writer.connection, wave, "finished")
-        self._unclassified += sum(task.is_classification is None for task in tasks)
+        asked = [written for _, written in settled if written.instances and written.requests]
+        self._unclassified += sum(written.is_classification is None for written in asked)
 
     # talk ------------------------------------------------------------------------------------------
 

@@ -1,49 +1,25 @@
 """The Self-Instruct method (Wang et al., 2022): instructions, then classification, then instances.
 
-Pure halves, render and parse, stand in `instructions.py`, `classification.py` and `instances.py`; this file says
-in which order they are asked. `ask` is given: the loop buys replies, `verify` reads them from the journal.
+Render and parse of each step stand in `instructions.py`, `classification.py` and `instances.py`; this file says in
+which order they are asked. With `faithful: true` the replies are read as in 2022, by `faithful.py`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
-from ..llm.base import Api, CallRecord, Prompt, Reply
-from ..recipe import Recipe, Sampling
-from ..tasks import Instance, Task
-from . import classification, instances, instructions
+from ..llm.base import Api, CallRecord, Reply
+from ..recipe import Recipe
+from ..tasks import Task
+from . import classification, faithful, instances, instructions
 from .demonstrations import draw_for_classification, draw_for_instances, draw_for_instructions, generator
-from .instances import InvalidInstance
+from .filters import InstructionFilter
+from .method import Ask, Parsed, Planned, Written, parameters
 from .template import Template, load_template
 
-Ask = Callable[[str, Prompt, Mapping[str, Any]], Awaitable[CallRecord]]
-
 _LONGEST_EXAMPLE = 700  # characters of a seed that an instance prompt shows
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One instruction request: what it asks, and which pool tasks it shows."""
-
-    prompt: Prompt
-    parameters: dict[str, Any]
-    demonstrations: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Written:
-    """What the steps after the instruction came to. Without instances `reason` says why."""
-
-    is_classification: bool | None
-    instances: tuple[Instance, ...]
-    reason: str | None = None
-    detail: str | None = None
-    turned_away: tuple[InvalidInstance, ...] = ()
-    requests: tuple[str, ...] = ()
 
 
 class SelfInstruct:
@@ -53,60 +29,77 @@ class SelfInstruct:
 
     def __init__(self, recipe: Recipe, seeds: Sequence[Task]) -> None:
         self._bootstrap = recipe.bootstrap
+        self._faithful = recipe.bootstrap.faithful
         self._api: Api = recipe.models.generator.api
         self._seeds = sorted(seeds, key=lambda task: task.id)
         self.template: Template = load_template(recipe.language)
+        self._filter = InstructionFilter.of(recipe.bootstrap.filters, self.template.filters)
+        shown = recipe.bootstrap.demonstrations
+        self._seed_count = 6 if shown.seed is None else shown.seed
+        self._generated_count = 2 if shown.generated is None else shown.generated
 
     @property
     def tasks_per_request(self) -> int:
-        """How many new tasks one instruction request asks for."""
-        return self._bootstrap.demonstrations.seed + self._bootstrap.demonstrations.generated
+        return self._seed_count + self._generated_count
 
     # instructions --------------------------------------------------------------------------------
 
     def plan(self, generated: Sequence[Task], rng: random.Random) -> Planned:
-        counts = self._bootstrap.demonstrations
         shown = draw_for_instructions(
-            self._seeds, generated, rng, seed_count=counts.seed, generated_count=counts.generated
+            self._seeds, generated, rng, seed_count=self._seed_count, generated_count=self._generated_count
         )
         prompt = instructions.render([task.instruction for task in shown], self._api, self.template)
-        stop = instructions.stops(len(shown), self._api)
-        parameters = _parameters(instructions.SAMPLING, self._bootstrap.sampling.instructions, stop)
-        return Planned(prompt, parameters, tuple(task.id for task in shown))
+        stop = faithful.STOPS if self._faithful else instructions.stops(len(shown), self._api)
+        sampling = parameters(instructions.SAMPLING, self._bootstrap.sampling.instructions, stop)
+        return Planned(prompt, sampling, tuple(task.id for task in shown))
 
-    def parse(self, reply: Reply) -> instructions.Parsed:
-        return instructions.parse(reply, self._api)
+    def parse(self, reply: Reply) -> Parsed:
+        return faithful.parse_instructions(reply) if self._faithful else instructions.parse(reply, self._api)
+
+    def turn_away(self, instruction: str) -> tuple[str, str | None] | None:
+        return faithful.turn_away(instruction) if self._faithful else self._filter.reason(instruction)
 
     # classification and instances ------------------------------------------------------------------
 
-    async def write(self, instruction: str, ask: Ask) -> Written:
+    async def write(self, instruction: str, reply: Reply, batch: Sequence[str], ask: Ask) -> Written:
         """Asks whether the instruction is a classification task, then for its instances."""
-        sampling = self._bootstrap.sampling
-        prompt = classification.render(instruction, self._classification_examples, self.template)
-        stop = classification.stops(self.template)
-        first = await ask("classification", prompt, _parameters(classification.SAMPLING, sampling.classification, stop))
-        kind = self.parse_classification(first)
-
+        first = await self._ask_kind(instruction, ask)
+        kind = self._kind(first)
+        standard = instances.SAMPLING
+        if self._faithful:
+            kinds = [self._kind(await self._ask_kind(other, ask)) for other in batch]
+            standard = {**standard, "max_tokens": faithful.instance_tokens(kinds)}
         examples = self._label_examples if kind else self._input_examples
         prompt = instances.render(instruction, examples, self.template, classification=bool(kind))
         stop = instances.stops(self.template, self._bootstrap.max_instances)
         step = "output_first" if kind else "input_first"
-        second = await ask(step, prompt, _parameters(instances.SAMPLING, sampling.instances, stop))
-        return replace(self.parse_instances(kind, second), requests=(first.request_key, second.request_key))
-
-    def parse_classification(self, call: CallRecord) -> bool | None:
-        return classification.parse(call.reply, self.template) if call.reply else None
-
-    def parse_instances(self, kind: bool | None, call: CallRecord) -> Written:
-        if call.reply is None:
-            return Written(kind, (), "request_refused", call.error)
-        parse = instances.parse_output_first if kind else instances.parse_input_first
-        kept, invalid = instances.check(parse(call.reply, self.template), at_most=self._bootstrap.max_instances)
+        second = await ask(step, prompt, parameters(standard, self._bootstrap.sampling.instances, stop))
+        requests = (first.request_key, second.request_key)
+        if second.reply is None:
+            return Written(kind, (), "request_refused", second.error, requests=requests)
+        at_most = self._bootstrap.max_instances
+        if self._faithful:
+            rng = generator(self._bootstrap.seed, instruction)
+            kept, invalid = faithful.instances_of(second.reply, classification=bool(kind), at_most=at_most, rng=rng)
+        else:
+            parse = instances.parse_output_first if kind else instances.parse_input_first
+            kept, invalid = instances.check(parse(second.reply, self.template), at_most=at_most)
         if kept:
-            return Written(kind, tuple(kept), turned_away=tuple(invalid))
-        reason = "cut_by_length" if call.reply.finish_reason == "length" and not invalid else "no_valid_instance"
+            return Written(kind, tuple(kept), turned_away=tuple(invalid), requests=requests)
+        reason = "cut_by_length" if second.reply.finish_reason == "length" and not invalid else "no_valid_instance"
         detail = ", ".join(sorted({item.reason for item in invalid})) or "the reply has none"
-        return Written(kind, (), reason, detail, tuple(invalid))
+        return Written(kind, (), reason, detail, tuple(invalid), requests)
+
+    async def _ask_kind(self, instruction: str, ask: Ask) -> CallRecord:
+        prompt = classification.render(instruction, self._classification_examples, self.template)
+        sampling = self._bootstrap.sampling.classification
+        stop = classification.stops(self.template)
+        return await ask("classification", prompt, parameters(classification.SAMPLING, sampling, stop))
+
+    def _kind(self, call: CallRecord) -> bool | None:
+        if self._faithful:
+            return faithful.is_classification(call.reply)
+        return classification.parse(call.reply, self.template) if call.reply else None
 
     @cached_property
     def _classification_examples(self) -> list[Task]:
@@ -121,10 +114,3 @@ class SelfInstruct:
     def _label_examples(self) -> list[Task]:
         rng = generator(self._bootstrap.seed, "output_first")
         return draw_for_instances(self._seeds, rng, classification=True, count=16, longest=_LONGEST_EXAMPLE)
-
-
-def _parameters(standard: Mapping[str, Any], recipe: Sampling, stop: Sequence[str]) -> dict[str, Any]:
-    """The step's decoding parameters: the paper's, or the recipe's; what the recipe sets to null is not sent."""
-    merged = {**standard, **recipe.given()}
-    parameters = {name: value for name, value in merged.items() if value is not None}
-    return {**parameters, "stop": list(stop)} if stop else parameters

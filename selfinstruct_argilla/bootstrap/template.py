@@ -36,8 +36,17 @@ class Heading(_Part):
     header: str
 
 
+class AlpacaWords(_Part):
+    language: str
+    header: str
+    no_input: str
+    continue_: Annotated[str, Field(alias="continue")]
+    as_json: str
+
+
 class Labels(_Part):
     task: str
+    instruction: str
     example: str
     input: str
     output: str
@@ -59,6 +68,7 @@ class Template(_Part):
     classification: ClassificationWords
     input_first: Heading
     output_first: Heading
+    alpaca: AlpacaWords
     labels: Labels
     filters: FilterWords
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..llm.base import CallRecord
+from ..llm.base import CallRecord, Prompt, Reply
 from ..pool.pool import TaskPool
 from ..recipe import Recipe
 from ..tasks import Origin, Status, Task
-from .filters import InstructionFilter
-from .self_instruct import SelfInstruct
+from .method import Method, Written
+from .methods import method_of
 
 _BLOCK = 1000  # tasks whose replies are in memory at a time
 
@@ -31,21 +32,15 @@ def verify(pool: TaskPool) -> Verification:
     problems = list(pool.journal.damage())
     originals = pool.originals()
     tasks = [originals.get(task.id, task) for task in pool.tasks() if task.origin is Origin.GENERATED]
-    methods = {number: _method(values, pool) for number, values in pool.rounds.recipes().items()}
+    seeds = pool.tasks(Status.SEED)
+    recipes = pool.rounds.recipes().items()
+    methods = {number: method_of(Recipe.model_validate(values), seeds) for number, values in recipes}
     for start in range(0, len(tasks), _BLOCK):
         problems += _check(pool, tasks[start : start + _BLOCK], methods)
     return Verification(len(tasks), pool.journal.spend().requests, problems)
 
 
-def _method(values: Mapping[str, Any], pool: TaskPool) -> tuple[SelfInstruct, InstructionFilter]:
-    recipe = Recipe.model_validate(values)
-    method = SelfInstruct(recipe, pool.tasks(Status.SEED))
-    return method, InstructionFilter.of(recipe.bootstrap.filters, method.template.filters)
-
-
-def _check(
-    pool: TaskPool, tasks: list[Task], methods: Mapping[int, tuple[SelfInstruct, InstructionFilter]]
-) -> Iterator[str]:
+def _check(pool: TaskPool, tasks: list[Task], methods: Mapping[int, Method]) -> Iterator[str]:
     drafts = pool.rounds.admitted_drafts([task.id for task in tasks])
     keys = [key for draft in drafts.values() for key in (draft.request, *draft.requests)]
     calls = pool.journal.settled_calls(keys)
@@ -58,17 +53,27 @@ def _check(
         if missing:
             yield f"task {task.id} comes from request {missing[0][:12]}, which has no reply in the journal"
             continue
-        method, rules = methods[task.round]
+        method = methods[task.round]
         reply = calls[draft.request].reply
         if reply is None or task.instruction not in method.parse(reply).items:
             yield f"the instruction of task {task.id} is not in the reply that it came from"
-        elif rules.reason(task.instruction):
+        elif method.turn_away(task.instruction):
             yield f"the instruction of task {task.id} does not pass the filters of its round"
-        elif not _same(task, method, [calls[key] for key in draft.requests]):
+        elif not _same(task, _rewritten(method, task.instruction, reply, [calls[key] for key in draft.requests])):
             yield f"the instances of task {task.id} are not those of the replies that they came from"
 
 
-def _same(task: Task, method: SelfInstruct, calls: list[CallRecord]) -> bool:
-    kind = method.parse_classification(calls[0])
-    texts = [(instance.input, instance.output) for instance in method.parse_instances(kind, calls[1]).instances]
-    return kind == task.is_classification and texts == [(i.input, i.output) for i in task.instances]
+def _rewritten(method: Method, instruction: str, reply: Reply, calls: Sequence[CallRecord]) -> Written:
+    """The method's own reading of the stored replies."""
+    stored = iter(calls)
+
+    async def ask(step: str, prompt: Prompt, parameters: Mapping[str, Any]) -> CallRecord:
+        return next(stored)
+
+    return asyncio.run(method.write(instruction, reply, (), ask))
+
+
+def _same(task: Task, written: Written) -> bool:
+    texts = [(instance.input, instance.output) for instance in written.instances]
+    same_texts = texts == [(instance.input, instance.output) for instance in task.instances]
+    return same_texts and written.is_classification == task.is_classification

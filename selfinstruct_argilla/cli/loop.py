@@ -6,10 +6,10 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -110,7 +110,7 @@ def run(
         for number in range(1, rounds + 1):
             say(f"Round {number} of {rounds}")
             if project.status().review.get("pushed"):
-                _say_stage(project.sync, describe_sync)
+                _say_stage(lambda progress: project.sync(progress=progress), describe_sync)
             _go_round(project, lambda progress: project.generate(progress=progress), wait=_waits(wait))
 
 
@@ -142,15 +142,15 @@ def quickstart(
 def _go_round(project: Project, generate: Callable[[Progress], GenerateResult], *, wait: bool) -> None:
     """generate → push → people → sync → publish; without waiting, what people have judged so far."""
     source = project.recipe.source
-    _say_stage(lambda progress: generate(progress), describe_generate)
-    pushed = _say_stage(project.push, describe_push)
+    _say_stage(generate, describe_generate)
+    pushed = _say_stage(lambda progress: project.push(progress=progress), describe_push)
     if wait:
         _tell_where(project, pushed.url)
         _wait_for_people(project)
-    result = _say_stage(project.sync, describe_sync)
+    result = _say_stage(lambda progress: project.sync(progress=progress), describe_sync)
     settings = project.recipe.release
     if result.accepted and (settings.repo or settings.to):
-        _say_stage(project.publish, describe_publish)
+        _say_stage(lambda progress: project.publish(progress=progress), describe_publish)
     if not wait:
         _tell_where(project, pushed.url)
         say("Then take the verdicts in, publish what people accepted, and go another round:")
@@ -159,9 +159,9 @@ def _go_round(project: Project, generate: Callable[[Progress], GenerateResult], 
             print_data(f"  {command}")
 
 
-def _say_stage(stage: Callable[..., _Result], describe: Callable[[_Result], str]) -> _Result:
+def _say_stage(stage: Callable[[Progress], _Result], describe: Callable[[_Result], str]) -> _Result:
     with progress_display() as progress:
-        result = stage(progress=progress)
+        result = stage(progress)
     print_data(describe(result))
     return result
 
@@ -171,7 +171,7 @@ def _tell_where(project: Project, url: str) -> None:
     if project.recipe.review.argilla.api_url == LOCAL:
         from selfinstruct_argilla.local.argilla_server import ArgillaServer
 
-        credentials = ArgillaServer().credentials()
+        credentials = ArgillaServer().endpoint()
         say(f"Log in as {credentials.username} with the password {credentials.password}")
         say("More people: sia server users add NAME --role annotator")
     say("Answer the three questions of each record; correct the texts in place where that mends it; then submit.")
@@ -196,7 +196,7 @@ def _start_local(recipe: Recipe) -> None:
     from selfinstruct_argilla.local.model_server import ensure_model
 
     with progress_display() as progress, ThreadPoolExecutor(2) as threads:
-        started = []
+        started: list[Future[Any]] = []
         if recipe.models.generator.base_url == LOCAL:
             started.append(threads.submit(ensure_model, recipe.models.generator.model, progress))
         if recipe.review.argilla.api_url == LOCAL:
@@ -215,7 +215,9 @@ def _waits(wait: bool | None) -> bool:
 def describe_generate(result: GenerateResult) -> str:
     if result.round is None:
         return f"Nothing to generate: the pool holds {result.total} generated tasks"
-    lines = [f"Round {result.round}: {result.generated} new tasks from {result.requests} requests; {result.total} in all"]
+    lines = [
+        f"Round {result.round}: {result.generated} new tasks from {result.requests} requests; {result.total} in all"
+    ]
     if result.discards:
         reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in result.discards.items())
         lines.append(f"Turned away: {reasons}")

@@ -11,6 +11,8 @@ RecipeArgument = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Another value for the recipe: review.min_submitted=2. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Another value for the recipe: review.min_submitted=2. Repeatable."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]

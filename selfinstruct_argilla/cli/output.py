@@ -1,4 +1,4 @@
-"""The one sink of the command line: data to stdout, talk and progress to stderr, no bars where stderr is no terminal."""
+"""The one sink of the command line: data to stdout, talk and progress to stderr, bars only on a terminal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 def say(text: str) -> None:
     """A sentence for the person in front."""
-    print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  (this file is the one place)
 
 
 def print_data(text: str) -> None:
     """What the command was asked for."""
-    print(text, flush=True)
+    print(text, flush=True)  # noqa: T201
 
 
 def print_json(document: Any) -> None:

@@ -72,5 +72,7 @@ def verify(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOpt
         for problem in result.problems:
             print_data(f"- {problem}")
     if result.problems:
-        say(f"Error: {len(result.problems)} problems; this pool was changed by something else than selfinstruct-argilla")
+        say(
+            f"Error: {len(result.problems)} problems; this pool was changed by something else than selfinstruct-argilla"
+        )
         raise typer.Exit(1)

@@ -29,7 +29,7 @@ Username = Annotated[str, typer.Argument(metavar="NAME", help="The user's name."
 
 
 @app.command()
-def start(
+def start(  # noqa: PLR0917  (Typer's options)
     port: Annotated[
         int | None,
         typer.Option(help="Default: the one used last (at first 6900), or a free one if another program has it."),
@@ -54,7 +54,7 @@ def start(
     chosen = os.environ.get(PASSWORD_VARIABLE)
     if password and chosen is None:
         if not sys.stdin.isatty():
-            raise UsageError(f"There is no terminal to ask for the password; set {PASSWORD_VARIABLE} instead.")
+            raise UsageError("There is no terminal to ask for the password.", hint=f"Set {PASSWORD_VARIABLE} instead.")
         chosen = typer.prompt("New owner's password", hide_input=True, confirmation_prompt=True, err=True)
     with progress_display() as progress:
         endpoint = ArgillaServer(home).start(

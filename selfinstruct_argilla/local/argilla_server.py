@@ -20,7 +20,6 @@ import ipaddress
 import json
 import os
 import secrets
-import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -43,6 +42,7 @@ ROLES = ("annotator", "admin", "owner")
 MIN_PASSWORD_LENGTH = 8  # Argilla's own rule
 _START_TIMEOUT = 180.0  # seconds; it takes a few, more on a busy machine or when a large database is migrated
 _START = "sia server start"
+_SEE_LOGS = "See what it says: sia server logs"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ArgillaEndpoint:
 
 @dataclass(frozen=True)
 class ArgillaStatus:
-    """The state of a local Argilla; all but `home` and `running` are None while it is stopped."""
+    """The state of a local Argilla; what only the server can tell is None while it is stopped or does not answer."""
 
     running: bool
     home: Path
@@ -167,6 +167,8 @@ class ArgillaServer:
         if running is None:
             return ArgillaStatus(running=False, home=self.home)
         endpoint = _endpoint(running, self._credentials())
+        if not _answers(endpoint):
+            return ArgillaStatus(running=True, home=self.home, url=endpoint.api_url, pid=running["pid"])
         with _api(endpoint) as api:
             datasets = _call(api, "GET", "/me/datasets")["items"]
             return ArgillaStatus(
@@ -223,6 +225,11 @@ class ArgillaServer:
             raise LocalError(f"There is no role {role!r}.", hint=f"Choose one of {', '.join(ROLES)}.")
         password = password if password is not None else secrets.token_urlsafe(9)
         with _api(self.endpoint()) as api:
+            if username in {user["username"] for user in _call(api, "GET", "/users")["items"]}:
+                raise LocalError(
+                    f"There is a user {username!r} already.",
+                    hint="Choose another name; who is there: sia server users list",
+                )
             account = {"username": username, "first_name": username, "role": role, "password": password}
             user = _call(api, "POST", "/users", json=account)
             known = {workspace["name"]: workspace["id"] for workspace in _call(api, "GET", "/me/workspaces")["items"]}
@@ -273,6 +280,8 @@ class ArgillaServer:
         credentials = _read_credentials(folder / "credentials.json")
         if credentials is None or not _is_argilla_database(backup):
             raise LocalError(f"{folder} holds no backup.", hint="Make one with: sia server backup DIR")
+        if self._settings().database is not None:
+            raise self._not_sqlite()
         with self._home_errors(), self._daemon.lock():
             running = self._daemon.facts()
             before = None
@@ -293,12 +302,16 @@ class ArgillaServer:
             self.start(progress, host=running["host"], port=running["port"])
         return before
 
+    @staticmethod
+    def _not_sqlite() -> LocalError:
+        return LocalError(
+            "This Argilla keeps its data in a PostgreSQL database, which has its own tools for backups.",
+            hint="Use pg_dump and pg_restore.",
+        )
+
     def _sqlite_file(self) -> Path:
         if self._settings().database is not None:
-            raise LocalError(
-                "This Argilla keeps its data in a PostgreSQL database, which has its own tools for backups.",
-                hint="Use pg_dump and pg_restore.",
-            )
+            raise self._not_sqlite()
         path = self.home / "argilla.db"
         if not path.exists():
             raise LocalError(f"There is no database in {self.home} yet.", hint=f"Start the server first: {_START}")
@@ -432,7 +445,7 @@ def _api(endpoint: ArgillaEndpoint) -> Iterator[httpx.Client]:
 def _answers(endpoint: ArgillaEndpoint) -> bool:
     try:
         with _api(endpoint) as api:
-            return api.get("/me", timeout=10).status_code == httpx.codes.OK
+            return bool(api.get("/me", timeout=10).status_code == httpx.codes.OK)
     except httpx.HTTPError:
         return False
 
@@ -441,11 +454,9 @@ def _call(api: httpx.Client, method: str, path: str, *, json: dict[str, Any] | N
     try:
         response = api.request(method, path, json=json)
     except httpx.HTTPError as exc:
-        raise LocalError(
-            f"The local Argilla does not answer: {exc}.", hint="See what it says: sia server logs"
-        ) from exc
+        raise LocalError(f"The local Argilla does not answer: {exc}.", hint=_SEE_LOGS) from exc
     if response.is_error:
-        raise LocalError(f"The local Argilla refuses: {_reason(response)}.", hint="See what it says: sia server logs")
+        raise LocalError(f"The local Argilla refuses: {_reason(response)}.", hint=_SEE_LOGS)
     return response.json()
 
 
@@ -488,6 +499,6 @@ def _is_argilla_database(path: Path) -> bool:
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
             sound = connection.execute("PRAGMA quick_check").fetchone() == ("ok",)
-            return sound and connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+            return sound and bool(connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,))
     except sqlite3.Error:
         return False

@@ -81,7 +81,7 @@ class Environment:
         except OSError as exc:
             raise LocalError(
                 f"The {self.name} environment cannot be made in {self.path.parent}: {exc}.",
-                hint="Set SELFINSTRUCT_HOME to a folder that can be written, with room, and run the same command again.",
+                hint="Set SELFINSTRUCT_HOME to a folder that can be written, with room, and run the command again.",
             ) from exc
         return self.python
 
@@ -90,7 +90,7 @@ class Environment:
         if free < self.megabytes:
             raise LocalError(
                 f"The {self.name} environment needs {self.megabytes} MB, and {self.path.parent} has {free} MB free.",
-                hint="Make room, or set SELFINSTRUCT_HOME to a folder on a larger disk, and run the same command again.",
+                hint="Make room, or set SELFINSTRUCT_HOME to a folder on a larger disk, and run the command again.",
             )
         title = f"Installing the {self.name} environment (once)"
         progress(title, 0.0)
@@ -107,7 +107,8 @@ class Environment:
         progress(title, 1.0)
 
     def _install_with_uv(self, uv: str, title: str, progress: Progress) -> bool:
-        made = subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(self.path)], capture_output=True)
+        make = [uv, "venv", "--quiet", "--python", sys.executable, str(self.path)]
+        made = subprocess.run(make, capture_output=True, check=False)
         if made.returncode != 0:
             return False
         command = [uv, "pip", "install", "--no-deps", "--python", str(self.python), "-r", str(self._write_pins())]

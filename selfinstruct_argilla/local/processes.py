@@ -77,6 +77,7 @@ class Daemon:
                 cwd=self.folder,
                 env=environment,
                 start_new_session=True,
+                umask=0o077,  # its files hold accounts and people's answers
             )
         write_private(self._state_file, json.dumps({"pid": process.pid, **facts}))
         process.returncode = 0  # it is meant to outlive us: nothing of ours waits for it

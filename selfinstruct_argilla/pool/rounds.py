@@ -195,6 +195,13 @@ class Rounds:
         return [_draft(row) for row in connection.execute(query)]
 
     @staticmethod
+    def wave_instructions(connection: Connection, wave: Wave) -> list[str]:
+        """The instructions of all drafts of a wave, in request order, whatever became of them."""
+        table = schema.drafts
+        query = select(table.c.instruction).where(table.c.round == wave.round, table.c.wave == wave.number)
+        return list(connection.execute(query.order_by(table.c.position)).scalars())
+
+    @staticmethod
     def close_draft(connection: Connection, draft: Draft, *, requests: Sequence[str], task_id: str | None) -> None:
         """The draft became the task `task_id`, or a discard; `requests` are the steps that decided it."""
         table = schema.drafts

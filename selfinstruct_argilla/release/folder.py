@@ -34,7 +34,9 @@ class FolderTarget:
         """What the folder holds. Raises ReleaseError where it is not ours to replace."""
         with _explained(self.folder):
             self._settle()
-            if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+            if self.folder.exists() and not self.folder.is_dir():
+                raise ReleaseError(f"{self.folder} is a file", hint="Name a new or empty folder with --to.")
+            if not self.folder.exists() or not any(self.folder.iterdir()):
                 return Held()
             manifest = _manifest(self.folder)
             if manifest is None:

@@ -29,6 +29,10 @@ def read_rows(source: str, *, revision: str | None = None) -> Iterator[dict[str,
     path = Path(source)
     name, _, config = source.partition(":")
     try:
+        if not path.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            raise ReleaseError(
+                f"there is no file {source}", hint="Name a file, a folder or ORG/NAME[:CONFIG] on the Hub."
+            )
         if path.is_file():
             if path.suffix not in _FILES:
                 raise ReleaseError(f"{source} is no file of rows", hint=f"Known kinds: {', '.join(_FILES)}.")

@@ -200,9 +200,10 @@ class HubTarget:
         title = _title(release.manifest["version"])
         for wait in (*_WAITS, None):
             try:
-                info = self._api.create_commit(
-                    self.name, operations, commit_message=title, parent_commit=self._head, repo_type="dataset"
-                )
+                with _unwrapped():
+                    info = self._api.create_commit(
+                        self.name, operations, commit_message=title, parent_commit=self._head, repo_type="dataset"
+                    )
                 return str(info.oid)
             except (_HTTPError, OSError) as error:
                 landed = self._landed(release, error)
@@ -318,6 +319,27 @@ def _wait(error: BaseException, otherwise: float) -> float:
     if not asked.isdigit():
         asked = dict(part.partition("=")[::2] for part in headers.get("RateLimit", "").split(";")).get("t", "")
     return min(int(asked), _LONGEST_WAIT) if asked.isdigit() else otherwise
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """The client reports a failed upload as a RuntimeError and a refused card as a ValueError; their causes are what
+    happened."""
+    try:
+        yield
+    except HfHubHTTPError:
+        raise  # some of these are ValueErrors, too
+    except ValueError as error:
+        if isinstance(error.__cause__, HfHubHTTPError):
+            reason = " ".join(str(error).split()[4:])  # after "Invalid metadata in README.md."
+            raise ReleaseError(
+                f"the Hub refuses the card: {reason}", hint="Correct release.license or language in the recipe."
+            ) from error
+        raise
+    except RuntimeError as error:
+        if isinstance(error.__cause__, (_HTTPError, OSError)):
+            raise error.__cause__ from error
+        raise
 
 
 @contextmanager

@@ -71,11 +71,11 @@ class _Posting:
     def __init__(self) -> None:
         self.frequency = 0
         self.slots: Slots = array("I")
-        self.groups: list[Slots | bytes] = []  # b"" for an empty group
+        self.groups: list[Slots | bytes] | None = None  # b"" for an empty group
 
     def slots_of(self, group: int) -> Slots:
         """Where the slots of texts of this length group are kept."""
-        if not self.groups:
+        if self.groups is None:
             return self.slots
         if group >= len(self.groups):
             self.groups += [b""] * (group + 1 - len(self.groups))

@@ -131,7 +131,6 @@ def main() -> None:
     lengths = [len(text.split()) for text in texts]
     print(f"{len(texts):,} candidates, {np.mean(lengths):.1f} words on average, at most {max(lengths)}")
 
-    compare_decisions(texts[:52_000], unseen, sample=4)
     before = resident_bytes()
     index, accepted, seconds = build(texts)
     grown = (resident_bytes() - before) / len(index)
@@ -139,6 +138,7 @@ def main() -> None:
         f"build: {seconds:.2f} s, {len(texts) / seconds:,.0f} candidates/s, {len(index):,} accepted,"
         f" {grown:.0f} bytes each beyond the texts"
     )
+    compare_decisions(texts[:52_000], unseen, sample=4)
     if not arguments.no_statistics:
         start = time.perf_counter()
         for _ in index.statistics_before(accepted):

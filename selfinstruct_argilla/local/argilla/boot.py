@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -51,7 +51,6 @@ def main() -> None:
 
     keep_page_offline(Path(tempfile.gettempdir()))
     background_jobs.start_worker()
-    logging.getLogger("uvicorn.error").info("Serving %s", home)
     uvicorn.run(app, host=arguments.host, port=arguments.port, access_log=False, timeout_graceful_shutdown=5)
 
 
@@ -77,8 +76,6 @@ def configure(home: Path, credentials: dict[str, str]) -> None:
 
 def keep_page_offline(scratch: Path) -> None:
     """Cut what the annotation page would fetch from other sites: two web fonts and a picture for sharing."""
-    import re
-
     fonts = re.compile(r"@import url\(https:[^)]*\);")
     for path in scratch.rglob("*.css"):
         text = path.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from .sql_json import JsonSql
 MAX_BYTES = 256 * 2**20
 BATCH = 2000
 # Timestamps are taken before the commit: a row may appear later than rows that are newer than it.
-OVERLAP = timedelta(minutes=10)
+OVERLAP = timedelta(minutes=1)
 _MAX_IDS_PER_QUERY = 500
 
 
@@ -79,14 +79,21 @@ class RowCopy(ABC):
             self.clear_rows()
             await self._read(session, rows)
             return
-        await self._read(session, rows.where(table.updated_at >= max(self._updated_at.values()) - OVERLAP))
+        moments = select(key, table.updated_at).where(scope)
+        recent = moments.where(table.updated_at >= max(self._updated_at.values()) - OVERLAP)
+        await self._read_changed(session, rows, key, {found: at for found, at in await session.execute(recent)})
         if await is_current():
             return
-        stored = {found: moment for found, moment in await session.execute(select(key, table.updated_at).where(scope))}
+        stored = {found: at for found, at in await session.execute(moments)}
         for gone in self._updated_at.keys() - stored.keys():
             self._checksum -= _checksum(self._updated_at.pop(gone))
             self.remove_row(gone)
-        changed = [found for found, moment in stored.items() if self._updated_at.get(found) != moment]
+        await self._read_changed(session, rows, key, stored)
+
+    async def _read_changed(
+        self, session: AsyncSession, rows: Select[Any], key: ColumnElement[str], stored: dict[str, datetime]
+    ) -> None:
+        changed = [found for found, at in stored.items() if self._updated_at.get(found) != at]
         for start in range(0, len(changed), _MAX_IDS_PER_QUERY):
             await self._read(session, rows.where(key.in_(changed[start : start + _MAX_IDS_PER_QUERY])))
 

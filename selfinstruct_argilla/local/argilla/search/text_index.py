@@ -249,7 +249,7 @@ class _LeafEvaluator:
             if distance <= edits:
                 closest.append((1.0 - distance / max(1, min(len(text), len(token))), token, number))
         closest.sort(key=lambda candidate: (-candidate[0], candidate[1]))
-        return [(number, weight) for weight, _, number in closest[:MAX_FUZZY_EXPANSIONS] if weight > 0]
+        return [(number, max(0.0, weight)) for weight, _, number in closest[:MAX_FUZZY_EXPANSIONS]]
 
     def _select(self, numbers: set[int]) -> None:
         """Find where the wanted words stand; everything after this looks at those places only."""

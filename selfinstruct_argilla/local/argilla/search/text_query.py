@@ -95,11 +95,11 @@ _PICTOGRAPH = r"\u00a9\u00ae\u203c\u2049\u2122\u2139\u2194-\u21aa\u231a-\u23ff\u
 _SKIN = r"\U0001f3fb-\U0001f3ff"
 
 _BOUND = rf"{_IDEOGRAPH}{_HIRAGANA}{_KATAKANA}{_COMPLEX}"
-_LETTER = rf"(?:(?![{_BOUND}])[^\W\d_])"
+_LETTER = rf"[^\W\d_{_BOUND}]"
 # Letters, digits and underscores; a dot, an apostrophe or a colon joins letters, a dot or a comma joins digits.
 _ALPHANUMERIC = (
-    rf"(?:(?![{_BOUND}])\w)(?:(?:(?![{_BOUND}])\w|[{_MARK}])+"
-    rf"|(?<=[^\W\d_])['’‘.:·․‧︓﹕：·״](?={_LETTER})|(?<=\w)(?<![\d_])[{_MARK}]"
+    rf"[^\W{_BOUND}](?:[^\W{_BOUND}]+|[{_MARK}]+"
+    rf"|(?<=[{_MARK}]|[^\W\d_])['’‘.:·․‧︓﹕：·״](?={_LETTER})"
     rf"|(?<=\d)[.,;'’٬，；﹐](?=\d))*"
 )
 _TOKEN = re.compile(
@@ -246,7 +246,9 @@ def _read_phrase(query: str, start: int, level: _Level) -> int:
     index += 1
     slop = 0
     if index < level.end and query[index] == "~":
-        slop, index = _read_number(query, index + 1, level.end)
+        index += 1
+        if index < level.end:  # a bare ~ that ends the query asks for nothing
+            slop, index = _read_number(query, index, level.end)
     text = "".join(characters)
     tokens = tuple(tokenize(text))
     level.add(Phrase(text, tokens, slop) if tokens else None)
