@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from .bootstrap.edits import edit_check
 from .bootstrap.loop import Bootstrap, GenerateResult
+from .bootstrap.preview import Preview, preview
 from .bootstrap.verify import Verification, verify
 from .llm.base import Model
 from .llm.caller import Caller, Purse
@@ -87,7 +88,7 @@ class Project:
         purse = Purse(
             self.recipe.bootstrap.budget,
             settings.price,
-            usd=spend.usd,
+            usd=spend.usd + spend.lost_usd,
             requests=spend.requests,
             tokens=spend.prompt_tokens + spend.completion_tokens,
         )
@@ -104,6 +105,11 @@ class Project:
         finally:
             if model is not self._model:
                 await model.close()
+
+    def preview(self, *, target: int | None = None) -> Preview:
+        """The first prompts of the next round and what it would cost; nothing is asked."""
+        self.add_seeds()
+        return preview(self.pool, self.recipe, target)
 
     def push(self, *, progress: Progress = silent) -> PushResult:
         """Candidates to Argilla, for people to judge; what is there already is not sent again."""
@@ -177,12 +183,10 @@ class Project:
 
     def review_progress(self, *, progress: Progress = silent) -> dict[str, int]:
         """Review records in Argilla right now: total, completed, pending."""
-        from .review.dataset import find_dataset
+        from .review.dataset import review_progress
 
         with self._connect_review(progress) as client:
-            found = find_dataset(client, self.pool, self.recipe.review, self.recipe.review_dataset)
-            counts = client.progress(str(found["id"])) if found else {}
-        return {name: counts.get(name, 0) for name in ("total", "completed", "pending")}
+            return review_progress(client, self.pool, self.recipe.review_dataset)
 
     # connections -------------------------------------------------------------------------------
 

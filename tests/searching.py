@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
 Json = dict[str, Any]
-
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,12 @@ class Found:
 
 @dataclass
 class Searchable:
-    """A dataset under test. `api` is the owner's client; `people` are other users' clients by name."""
+    """A dataset under test. `api` is the owner's client; `people` are other users' API keys by name."""
 
     api: httpx.Client
     id: str
     questions: dict[str, str] = field(default_factory=dict)
-    people: dict[str, httpx.Client] = field(default_factory=dict)
-    user_ids: dict[str, str] = field(default_factory=dict)
+    people: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def create(cls, api: httpx.Client, *, publish: bool = True, min_submitted: int = 1, **columns: Any) -> Searchable:
@@ -43,14 +40,15 @@ class Searchable:
         (name → dimensions)."""
         workspace = call(api, "GET", "/me/workspaces")["items"][0]["id"]
         body = {
-            "name": f"search-{next(_numbers)}",
+            "name": f"search-{uuid4().hex}",
             "workspace_id": workspace,
             "allow_extra_metadata": True,
             "distribution": {"strategy": "overlap", "min_submitted": min_submitted},
         }
         dataset = cls(api, call(api, "POST", "/datasets", body)["id"])
         for name, kind in columns.get("fields", {"text": "text"}).items():
-            settings = {"type": kind} | ({"use_markdown": False} if kind == "text" else {})
+            more: Json = {"text": {"use_markdown": False}, "custom": {"template": "{{record}}"}}.get(kind, {})
+            settings = {"type": kind, **more}
             dataset._add("fields", name, settings, required=name in ("text", "label"))
         for name, settings in columns.get("questions", {"comment": {"type": "text"}}).items():
             dataset.questions[name] = dataset._add("questions", name, settings, required=True)["id"]
@@ -74,9 +72,10 @@ class Searchable:
         account = {"username": f"{name}-{self.id[:8]}", "first_name": name, "role": "annotator", "password": "12345678"}
         user = call(self.api, "POST", "/users", account)
         call(self.api, "POST", f"/workspaces/{workspace}/users", {"user_id": user["id"]})
-        headers = {"X-Argilla-Api-Key": user["api_key"]}
-        self.people[name] = httpx.Client(base_url=self.api.base_url, headers=headers, timeout=60)
-        self.user_ids[name] = user["id"]
+        self.people[name] = user["api_key"]
+
+    def call_as(self, name: str, method: str, path: str, body: Json | None = None) -> Any:
+        return call(self.api, method, path, body, api_key=self.people[name])
 
     def push(self, *records: Json) -> dict[str, str]:
         """Upsert; gives the server's id for each external id."""
@@ -91,7 +90,7 @@ class Searchable:
         """Upsert the person's response to a record (the server's id)."""
         answered = {question: {"value": value} for question, value in values.items()}
         body = {"items": [{"record_id": record_id, "status": status, "values": answered}]}
-        item = call(self.people[name], "POST", "/me/responses/bulk", body)["items"][0]
+        item = self.call_as(name, "POST", "/me/responses/bulk", body)["items"][0]
         assert item.get("error") is None, item
         response: Json = item["item"]
         return response
@@ -120,9 +119,10 @@ class Searchable:
             body["filters"] = {"and": filters}
         if sort is not None:
             body["sort"] = sort
-        client = self.people[person] if person else self.api
         path = f"/datasets/{self.id}/records/search"
-        return client.post(f"/me{path}" if person or me else path, json=body, params={"limit": 1000} | page)
+        headers = {"X-Argilla-Api-Key": self.people[person]} if person else {}
+        path = f"/me{path}" if person or me else path
+        return self.api.post(path, json=body, params={"limit": 1000} | page, headers=headers)
 
     def find(self, text: str | None = None, **options: Any) -> Found:
         response = self.post(text, **options)
@@ -133,8 +133,9 @@ class Searchable:
         return Found(answer["total"], ids, [item.get("query_score") for item in items])
 
 
-def call(api: httpx.Client, method: str, path: str, body: Json | None = None) -> Any:
-    response = api.request(method, path, json=body)
+def call(api: httpx.Client, method: str, path: str, body: Json | None = None, api_key: str | None = None) -> Any:
+    """The answer to a request that must succeed, made with the client's API key or another one."""
+    response = api.request(method, path, json=body, headers={"X-Argilla-Api-Key": api_key} if api_key else {})
     assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
     return response.json() if response.content else None
 

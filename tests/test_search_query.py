@@ -168,7 +168,6 @@ def test_only_the_ten_closest_words() -> None:
 
 def test_better_matches_come_first() -> None:
     index = index_of("a long text about many other things and one cat", "cat", "cat cat cat", "dog")
-    assert found(index, "cat") == [2, 1, 0] or found(index, "cat")
     matches = index.search(parse("cat"))
     assert matches.score[2] > matches.score[1] > matches.score[0] > matches.score[3] == 0
 
@@ -214,7 +213,7 @@ NOW = datetime(2026, 3, 31, 12, 30, 15, 500)
         ("2026-05-06T07:08:09", "2026-05-06 07:08:09", "2026-05-06 07:08:09.999999"),
         ("2026-05-06", "2026-05-06", "2026-05-06 23:59:59.999999"),
         ("2026-05", "2026-05-01", "2026-05-01 23:59:59.999999"),
-        ("2026-05-06T07:00:00.5Z", "2026-05-06 07:00:00.5", "2026-05-06 07:00:00.5"),
+        ("2026-05-06T07:00:00.5Z", "2026-05-06 07:00:00.500000", "2026-05-06 07:00:00.500000"),
         ("2026-05-06T07:00:00.000+02:00", "2026-05-06 05:00", "2026-05-06 05:00"),
         ("1700000000000", "2023-11-14 22:13:20", "2023-11-14 22:13:20"),
         ("now-1d", "2026-03-30 12:30:15.000500", "2026-03-30 12:30:15.000500"),
@@ -225,9 +224,7 @@ NOW = datetime(2026, 3, 31, 12, 30, 15, 500)
     ],
 )
 def test_dates_as_elasticsearch_reads_them(text: str, earliest: str, latest: str) -> None:
-    bounds = date_bounds(text, NOW)
-    assert bounds == (datetime.fromisoformat(earliest.ljust(23, "0") if "." in earliest else earliest),
-                      datetime.fromisoformat(latest))  # fmt: skip
+    assert date_bounds(text, NOW) == (datetime.fromisoformat(earliest), datetime.fromisoformat(latest))
 
 
 @given(st.text(alphabet="0123456789-:+T.Znow|/dMyx", max_size=24))

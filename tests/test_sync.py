@@ -13,7 +13,6 @@ from review_people import YES, Faults, KilledError, Workspace, candidates
 from selfinstruct_argilla.errors import ReviewRefusedError, ReviewUnavailableError
 from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.review.argilla_client import connect
-from selfinstruct_argilla.review.dataset import review_progress
 from selfinstruct_argilla.review.rubric import load_rubric
 from selfinstruct_argilla.tasks import Status, Task, Verdict
 
@@ -76,11 +75,7 @@ def test_accept_reject_edit_and_leave(workspace: Workspace) -> None:
     }
     summary = workspace.pool.reviews.summary()
     assert (summary["pushed"], summary["pending"], summary["completed"], summary["conflicts"]) == (6, 3, 3, 0)
-    assert review_progress(workspace.client, workspace.pool, workspace.dataset) == {
-        "total": 6,
-        "completed": 3,
-        "pending": 3,
-    }
+    assert workspace.client.progress(workspace.dataset_id) == {"total": 6, "completed": 3, "pending": 3}
 
 
 def test_nothing_new_changes_nothing_and_writes_nothing(workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 import time
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from selfinstruct_argilla.bootstrap.loop import GenerateResult
+from selfinstruct_argilla.bootstrap.preview import Preview
 from selfinstruct_argilla.cli.options import JsonOption, RecipeArgument, SetOption
 from selfinstruct_argilla.cli.output import print_data, print_json, progress_display, say
+from selfinstruct_argilla.llm.base import Api
 from selfinstruct_argilla.project import Progress, Project, open_project
 from selfinstruct_argilla.recipe import LOCAL, Recipe
 from selfinstruct_argilla.scaffold import RECIPE, create_project
@@ -42,10 +45,19 @@ def generate(
     target: Annotated[
         int | None, typer.Option(min=1, help="Go on until the pool holds this many generated tasks.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the first prompts and what the round would cost; ask nothing.")
+    ] = False,
     overrides: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let the model write new tasks: one round, or the end of an unfinished one."""
+    if dry_run:
+        with open_project(recipe, overrides=overrides or ()) as project:
+            shown = project.preview(target=target)
+            api = project.recipe.models.generator.api
+        print_json(asdict(shown)) if as_json else print_data(describe_preview(shown, api))
+        return
     with open_project(recipe, overrides=overrides or ()) as project, progress_display() as progress:
         result = project.generate(target=target, progress=progress)
     print_json(asdict(result)) if as_json else print_data(describe_generate(result))
@@ -226,6 +238,25 @@ def describe_generate(result: GenerateResult) -> str:
     if result.ended == "budget":
         lines.append(f"Stopped at the budget of {result.cap}. To go on, raise bootstrap.budget and run this again.")
     return "\n".join(lines)
+
+
+def describe_preview(preview: Preview, api: Api) -> str:
+    parts = []
+    for step in preview.steps:
+        prompt = step.prompt
+        shown = (
+            prompt.text
+            if api == "completions"
+            else "\n".join(f"[{m['role']}] {m['content']}" for m in prompt.messages())
+        )
+        parts.append(f"--- {step.step} {json.dumps(step.parameters, ensure_ascii=False)}\n{shown}\n")
+    basis = "this pool's own averages" if preview.observed else "rules of thumb: about half of what is asked for passes"
+    parts.append(f"--- estimate for {preview.target} new tasks, by {basis}")
+    for step in preview.steps:
+        tokens = f"{step.prompt_tokens:,} prompt and {step.completion_tokens:,} completion tokens"
+        parts.append(f"{step.step:15} {step.requests:6,} requests, {tokens}, ${step.usd:.4f}")
+    parts.append(f"{'in all':15} {preview.requests:6,} requests, ${preview.usd:.4f}")
+    return "\n".join(parts)
 
 
 def describe_push(result: PushResult) -> str:

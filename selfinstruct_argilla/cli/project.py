@@ -67,6 +67,13 @@ def describe(status: PoolStatus) -> str:
         lines.append("Discards   " + _counts(status.discards))
     tokens = f"{spend.prompt_tokens:,} prompt and {spend.completion_tokens:,} completion tokens"
     lines.append(f"Spend      {spend.requests:,} requests, {tokens}, ${spend.usd:.4f}")
+    if spend.usd:
+        each = [f"${usd:.4f} a task {kind}" for kind, usd in status.usd_per.items() if usd is not None]
+        lines[-1] += f" ({', '.join(each)})" if each else ""
+        lines += [
+            f"           round {part['round']}, {part['step']}, {part['model']}: {part['requests']:,} requests, ${part['usd']:.4f}"
+            for part in status.spend_by
+        ]
     if review.get("pushed"):
         records = {name: review[name] for name in ("pushed", "pending", "completed", "conflicts")}
         lines.append(f"Review     {_counts(records)} (records of the dataset {review['dataset']} at {review['url']})")

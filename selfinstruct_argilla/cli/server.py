@@ -29,7 +29,7 @@ Username = Annotated[str, typer.Argument(metavar="NAME", help="The user's name."
 
 
 @app.command()
-def start(  # noqa: PLR0917  (Typer's options)
+def start(
     port: Annotated[
         int | None,
         typer.Option(help="Default: the one used last (at first 6900), or a free one if another program has it."),

@@ -105,7 +105,8 @@ Outcome = Literal["reply", "refused", "transient"]
 
 @dataclass(frozen=True)
 class CallRecord:
-    """One attempt: a reply, a refusal or a transient failure, with its time (seconds) and cost (US dollars)."""
+    """One attempt: a reply, a refusal or a transient failure, with its time (seconds) and cost (US dollars; of a reply
+    that was lost on its way, what it may have cost at most)."""
 
     request_key: str
     attempt: int
@@ -139,13 +140,25 @@ class Journal(Protocol):
 
 
 class TransientFailure(Exception):
-    """429, 5xx, a timeout, a reset, a cut connection: it says nothing about the request."""
+    """429, 5xx, a timeout, a reset, a cut connection: it says nothing about the request.
 
-    def __init__(self, message: str, *, retry_after: float | None = None, connected: bool = True) -> None:
+    `reached` is False where no such endpoint seems to be there at all; `busy` where it is, and asks for fewer requests,
+    for `retry_after` seconds where it says so; `lost` where a reply may have been written, and billed, that never came.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        reached: bool = True,
+        busy: bool = False,
+        lost: bool = False,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after = retry_after
-        self.connected = connected
+        self.reached, self.busy, self.lost = reached, busy, lost
 
 
 class RequestRefused(Exception):

@@ -1,8 +1,9 @@
 """Buying replies: journal first, then slots, rates, budget, attempts and back-off.
 
 A request is answered from the journal where it was bought before. Otherwise it waits for its turn, and each attempt
-is committed before anybody sees it. What says nothing about the request (429, 5xx, timeouts, resets) is tried again,
-with back-off that all requests share; a refusal is an answer too; what no retry helps ends the whole run.
+is committed before anybody sees it. What says nothing about the request (429, 5xx, timeouts, resets) is tried again
+with back-off: alone, or together with all others where the endpoint itself is busy or away. A refusal is an answer
+too; what no retry helps ends the whole run.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 
 from ..errors import ModelError, ModelUnavailableError
 from ..recipe import Budget, Price
-from .base import CallRecord, Journal, Model, Reply, Request, RequestRefused, TransientFailure, storable
+from .base import CallRecord, Journal, Model, Outcome, Reply, Request, RequestRefused, TransientFailure, storable
 
-MINUTE = 60.0
+MINUTE = 60.5  # seconds; a little more than the endpoint's, for requests that travel at different speeds
+_GLANCE = 0.2  # seconds between looks at whether the run has ended
 
 
 class BudgetReached(Exception):
@@ -30,13 +33,17 @@ class BudgetReached(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long transient failures are borne: retries with back-off from `first_seconds` to `longest_seconds`, and
-    how long to knock at an address where nobody has ever answered."""
+    """How long transient failures are borne: retries with back-off from `first_seconds` to `longest_seconds`, how
+    long to knock at an address where nobody has ever answered, and how long a wait the endpoint may ask for."""
 
     retries: int = 8
     first_seconds: float = 0.5
     longest_seconds: float = 60.0
     unreachable_seconds: float = 8.0
+    longest_wait_seconds: float = 900.0
+
+
+# money -----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -51,11 +58,13 @@ class Purse:
     _reserved: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def worst_case(self, request: Request) -> tuple[float, int]:
-        """(US dollars, tokens): one token a prompt byte and all of `max_tokens`; no tokenizer makes more of it."""
+        """(US dollars, tokens): one token a prompt byte, a few a message, and all of `max_tokens`; no tokenizer makes
+        more of it."""
         prompt = request.prompt
         size = len(prompt.header) + len(prompt.query) + sum(len(q) + len(a) for q, a in prompt.examples)
-        if any(limit is not None for limit in (self.budget.usd, self.budget.tokens)):
-            size = len(prompt.text.encode()) + 16 * (2 + 2 * len(prompt.examples))  # chat templates add a few a message
+        if not prompt.text.isascii():
+            size = len(prompt.text.encode())
+        size += 16 * (2 + 2 * len(prompt.examples))  # chat templates
         completion = int(request.parameters.get("max_tokens") or 0)
         return self.cost(size, completion), size + completion
 
@@ -83,38 +92,105 @@ class Purse:
     def in_flight(self) -> int:
         return len(self._reserved)
 
-    def settle(self, request: Request, reply: Reply | None) -> None:
-        del self._reserved[request.key]
+    def settle(self, request: Request, reply: Reply | None, *, lost: bool = False) -> None:
+        """The end of an attempt; a reply that was lost on its way counts as if it had cost the worst."""
+        usd, tokens = self._reserved.pop(request.key)
         if reply is not None:
             self.requests += 1
             self.tokens += reply.prompt_tokens + reply.completion_tokens
             self.usd += self.cost(reply.prompt_tokens, reply.completion_tokens)
+        elif lost:
+            self.tokens += tokens
+            self.usd += usd
+
+
+# turns -----------------------------------------------------------------------------------------
+
+
+class Slots:
+    """At most `limit` requests on their way, and fewer while the endpoint is busy: the number is halved when it says
+    so, and grows by one for each round of answers (additive increase, multiplicative decrease)."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._allowed, self._taken = limit, float(limit), 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self, *, first: bool = False) -> None:
+        """Waits for a slot, first come first served; `first` goes before all who wait."""
+        turn = asyncio.get_running_loop().create_future()
+        (self._waiting.appendleft if first else self._waiting.append)(turn)
+        self._hand_out()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                self.give_back()  # it was handed over just as its taker left
+            raise
+
+    def give_back(self) -> None:
+        self._taken -= 1
+        self._hand_out()
+
+    def widen(self) -> None:
+        self._allowed = min(self._limit, self._allowed + 1 / self._allowed)
+        self._hand_out()
+
+    def narrow(self) -> None:
+        self._allowed = max(1.0, min(self._allowed, self._taken) / 2)
+
+    def _hand_out(self) -> None:
+        while self._waiting and self._taken < int(self._allowed):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._taken += 1
+                turn.set_result(None)
+
+
+@dataclass
+class Ticket:
+    """What one request has taken of a rate."""
+
+    at: float
+    tokens: int
 
 
 class Rate:
-    """At most `limit` units in any window of one minute."""
+    """At most so many requests and tokens in any window of one minute."""
 
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
-        self._taken: deque[tuple[float, int]] = deque()
+    def __init__(self, requests: int | None, tokens: int | None) -> None:
+        self._requests, self._tokens = requests, tokens
+        self._taken: deque[Ticket] = deque()
         self._sum = 0
         self._turn = asyncio.Lock()
 
-    async def take(self, amount: int) -> None:
-        """Waits for room; more than a whole minute's worth waits for an empty window."""
-        if self._limit is None:
-            return
-        amount = min(amount, self._limit)
+    async def take(self, tokens: int, *, ended: Callable[[], bool]) -> Ticket | None:
+        """Waits for room, or until `ended`; more than a whole minute's tokens wait for an empty window."""
+        if self._requests is None and self._tokens is None:
+            return None
         loop = asyncio.get_running_loop()
+        tokens = tokens if self._tokens is None else min(tokens, self._tokens)
         async with self._turn:  # first come, first served
-            while True:
-                while self._taken and self._taken[0][0] <= loop.time() - MINUTE:
-                    self._sum -= self._taken.popleft()[1]
-                if self._sum + amount <= self._limit:
-                    break
-                await asyncio.sleep(self._taken[0][0] + MINUTE - loop.time())
-            self._taken.append((loop.time(), amount))
-            self._sum += amount
+            while not self._room(tokens, loop.time()) and not ended():
+                await asyncio.sleep(min(_GLANCE, max(0.0, self._taken[0].at + MINUTE - loop.time())))
+            ticket = Ticket(loop.time(), tokens)
+            self._taken.append(ticket)
+            self._sum += tokens
+            return ticket
+
+    def correct(self, ticket: Ticket | None, tokens: int) -> None:
+        """Gives back what a request was feared to take and did not."""
+        if ticket is not None and ticket.at > asyncio.get_running_loop().time() - MINUTE:
+            self._sum += tokens - ticket.tokens
+            ticket.tokens = tokens
+
+    def _room(self, tokens: int, now: float) -> bool:
+        while self._taken and self._taken[0].at <= now - MINUTE:
+            self._sum -= self._taken.popleft().tokens
+        enough = self._requests is None or len(self._taken) < self._requests
+        return enough and (self._tokens is None or not self._taken or self._sum + tokens <= self._tokens)
+
+
+# the caller ------------------------------------------------------------------------------------
 
 
 class Caller:
@@ -133,8 +209,8 @@ class Caller:
     ) -> None:
         self.bought = 0
         self._model, self._journal, self._purse = model, journal, purse
-        self._slots = asyncio.Semaphore(concurrency)
-        self._requests, self._tokens = Rate(requests_per_minute), Rate(tokens_per_minute)
+        self._slots = Slots(concurrency)
+        self._rate = Rate(requests_per_minute, tokens_per_minute)
         self._patience = patience or Patience()
         self._money = asyncio.Condition()
         self._resume_at = 0.0
@@ -163,75 +239,99 @@ class Caller:
         known = await self._journal.settled(request.key)
         if known is not None:
             return known
-        async with self._slots:
-            try:
-                return await self._buy(request)
-            except (BudgetReached, ModelError) as error:
-                self._ended = self._ended or error
-                raise
+        try:
+            return await self._buy(request)
+        except (BudgetReached, ModelError) as error:
+            self._ended = self._ended or error
+            raise
 
     async def _buy(self, request: Request) -> CallRecord:
-        started = asyncio.get_running_loop().time()
-        for attempt in range(1, self._patience.retries + 2):
-            call, failure = await self._attempt(request, attempt)
+        """Attempts until one settles the request. Between them the slot is free for others."""
+        started, attempt, failures, bought = asyncio.get_running_loop().time(), 0, 0, self.bought
+        while True:
+            attempt += 1
+            await self._slots.take(first=attempt > 1)
+            try:
+                call, failure = await self._attempt(request, attempt)
+            finally:
+                self._slots.give_back()
             if failure is None:
                 return call
             if self._ended is not None:
                 raise self._ended
-            waited = asyncio.get_running_loop().time() - started
-            if not (self._reached or failure.connected) and waited > self._patience.unreachable_seconds:
+            others_answered, bought = self.bought > bought, self.bought
+            failures = 1 if failure.busy and others_answered else failures + 1
+            if failures > self._patience.retries and not others_answered:
                 raise ModelUnavailableError(
-                    f"nobody answers there: {failure.message}",
+                    f"the model's endpoint failed {failures} times in a row: {failure.message}",
+                    hint="Every reply so far is kept; run the same command again to go on from here.",
+                )
+            if failures > self._patience.retries:  # all others are answered: it is this request
+                call = CallRecord(request.key, attempt + 1, "refused", None, f"always fails: {call.error}")
+                await self._journal.record(request, call)
+                return call
+            waited = asyncio.get_running_loop().time() - started
+            if not self._reached and not failure.reached and waited > self._patience.unreachable_seconds:
+                raise ModelUnavailableError(
+                    f"no model answers there: {failure.message}",
                     hint="Start the model server or correct models.generator.base_url; then run this command again.",
                 )
-            self._back_off(attempt, failure)
-        raise ModelUnavailableError(
-            f"the model's endpoint failed {attempt} times in a row: {call.error}",
-            hint="Every reply so far is kept; run the same command again to go on from here.",
-        )
+            await self._back_off(failures, failure)
 
     async def _attempt(self, request: Request, number: int) -> tuple[CallRecord, TransientFailure | None]:
-        await self._wait_for_turn(request)
-        begun = perf_counter()
+        await self._reserve(request)
         reply: Reply | None = None
+        failure: TransientFailure | None = None
+        ticket: Ticket | None = None
+        begun = perf_counter()
+
+        async def keep(outcome: Outcome, error: str | None = None, usd: float = 0.0) -> CallRecord:
+            text = None if error is None else storable(error)
+            call = CallRecord(request.key, number, outcome, reply, text, perf_counter() - begun, usd)
+            await self._journal.record(request, call)
+            return call
+
         try:
-            reply = await self._model.complete(request)
-            reply = Reply(storable(reply.text), reply.finish_reason, *self._usage(request, reply))
+            ticket = await self._wait_for_turn(request)
+            begun = perf_counter()
+            try:
+                reply = self._counted(request, await self._model.complete(request))
+            except RequestRefused as refusal:
+                self._reached = True
+                return await keep("refused", refusal.message), None
+            except TransientFailure as transient:
+                failure = transient
+                self._reached = self._reached or failure.reached
+                return await keep(
+                    "transient", failure.message, self._purse.worst_case(request)[0] if failure.lost else 0.0
+                ), failure
+            except ModelError as error:
+                await keep("transient", error.message)
+                raise
             self._reached = True
-            usd = self._purse.cost(reply.prompt_tokens, reply.completion_tokens)
-            call = CallRecord(request.key, number, "reply", reply, None, perf_counter() - begun, usd)
-            await self._journal.record(request, call)
+            call = await keep("reply", usd=self._purse.cost(reply.prompt_tokens, reply.completion_tokens))
             self.bought += 1
+            self._slots.widen()
             return call, None
-        except RequestRefused as refusal:
-            self._reached = True
-            call = CallRecord(request.key, number, "refused", None, refusal.message, perf_counter() - begun)
-            await self._journal.record(request, call)
-            return call, None
-        except TransientFailure as failure:
-            self._reached = self._reached or failure.connected
-            call = CallRecord(request.key, number, "transient", None, failure.message, perf_counter() - begun)
-            await self._journal.record(request, call)
-            return call, failure
         finally:
+            self._rate.correct(ticket, reply.prompt_tokens + reply.completion_tokens if reply else 0)
             async with self._money:
-                self._purse.settle(request, reply)
+                self._purse.settle(request, reply, lost=failure is not None and failure.lost)
                 self._money.notify_all()
 
-    def _usage(self, request: Request, reply: Reply) -> tuple[int, int]:
-        """Tokens as the endpoint counts them; where it does not say, the worst case, so that no cap is passed."""
+    def _counted(self, request: Request, reply: Reply) -> Reply:
+        """The reply as it can be stored, with its tokens as the endpoint counts them; where it does not say, the worst
+        case, so that no cap is passed."""
+        text, finish_reason = storable(reply.text), reply.finish_reason and storable(reply.finish_reason)
         if reply.prompt_tokens or reply.completion_tokens:
-            return reply.prompt_tokens, reply.completion_tokens
-        worst = self._purse.worst_case(request)[1]
-        completion = min(len(reply.text.encode()), int(request.parameters.get("max_tokens") or worst))
-        return worst - int(request.parameters.get("max_tokens") or 0), completion
+            return Reply(text, finish_reason, reply.prompt_tokens, reply.completion_tokens)
+        most = int(request.parameters.get("max_tokens") or 0)
+        prompt_tokens = self._purse.worst_case(request)[1] - most
+        completion_tokens = len(text.encode())
+        return Reply(text, finish_reason, prompt_tokens, min(completion_tokens, most) if most else completion_tokens)
 
-    async def _wait_for_turn(self, request: Request) -> None:
-        loop = asyncio.get_running_loop()
-        while (wait := self._resume_at - loop.time()) > 0 and self._ended is None:
-            await asyncio.sleep(min(wait, 0.2))
-        await self._requests.take(1)
-        await self._tokens.take(self._purse.worst_case(request)[1])
+    async def _reserve(self, request: Request) -> None:
+        """Sets the worst case aside; waits while requests on their way may turn out cheaper than feared."""
         async with self._money:
             while True:
                 if self._ended is not None:
@@ -239,14 +339,37 @@ class Caller:
                 cap = self._purse.cap(request)
                 if cap is None:
                     break
-                if not self._purse.in_flight:  # nothing on its way could turn out cheaper than feared
+                if not self._purse.in_flight:
                     raise BudgetReached(cap)
                 await self._money.wait()
             self._purse.reserve(request)
 
-    def _back_off(self, attempt: int, failure: TransientFailure) -> None:
-        seconds = min(self._patience.first_seconds * 2 ** (attempt - 1), self._patience.longest_seconds)
+    async def _wait_for_turn(self, request: Request) -> Ticket | None:
+        loop = asyncio.get_running_loop()
+        while (wait := self._resume_at - loop.time()) > 0 and self._ended is None:
+            await asyncio.sleep(min(wait, _GLANCE))
+        ticket = await self._rate.take(self._purse.worst_case(request)[1], ended=lambda: self._ended is not None)
+        if self._ended is not None:
+            raise self._ended
+        return ticket
+
+    async def _back_off(self, failures: int, failure: TransientFailure) -> None:
+        """Waits; where the endpoint is busy or away, all requests do, and fewer go on together afterwards."""
+        now = asyncio.get_running_loop().time()
+        seconds = min(self._patience.first_seconds * 2 ** (failures - 1), self._patience.longest_seconds)
         seconds *= 0.75 + random.random() / 2
         if failure.retry_after is not None:
-            seconds = max(failure.retry_after, min(seconds, 0.05))
-        self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
+            if failure.retry_after > self._patience.longest_wait_seconds:
+                raise ModelUnavailableError(
+                    f"the model's endpoint asks to wait {failure.retry_after / 60:.0f} minutes: {failure.message}",
+                    hint="Every reply so far is kept; run the same command again then, to go on from here.",
+                )
+            seconds = max(failure.retry_after, seconds if failures > 2 else 0.0)
+        if failure.busy or not failure.reached:
+            if failure.busy and now >= self._resume_at:  # once for all that fail together
+                self._slots.narrow()
+            self._resume_at = max(self._resume_at, now + seconds)
+            return
+        until = now + seconds
+        while (wait := until - asyncio.get_running_loop().time()) > 0 and self._ended is None:
+            await asyncio.sleep(min(wait, _GLANCE))

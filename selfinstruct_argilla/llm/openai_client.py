@@ -5,7 +5,9 @@ The package's own retries are off, so that each attempt is one call and one row 
 
 from __future__ import annotations
 
-import json
+import asyncio
+import math
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from time import time
@@ -20,6 +22,8 @@ from .base import Reply, Request, RequestRefused, TransientFailure, storable
 
 # 400s that are about the recipe's settings, not about this one prompt
 _SETTINGS = ("unsupported_parameter", "unsupported_value", "model_not_found", "invalid_model", "unknown_parameter")
+_NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
+_MOST_TOKENS = 2**31 - 1
 
 
 class OpenAIModel:
@@ -32,55 +36,51 @@ class OpenAIModel:
             timeout=openai.Timeout(timeout_seconds, connect=min(10.0, timeout_seconds)),
             max_retries=0,
         )
-        self._where = str(self._client.base_url)
+        self._where, self._key, self._timeout = str(self._client.base_url), api_key, timeout_seconds
 
     async def close(self) -> None:
         await self._client.close()
 
     async def complete(self, request: Request) -> Reply:
-        parameters = dict(request.parameters)
-        stop = parameters.pop("stop", None)
-        if stop:
-            parameters["stop"] = list(stop)
         try:
-            if request.api == "completions":
-                answer: Any = await self._client.completions.create(
-                    model=request.model, prompt=request.prompt.text, **parameters
-                )
-            else:
-                answer = await self._client.chat.completions.create(
-                    model=request.model,
-                    messages=cast(Any, request.prompt.messages()),
-                    **parameters,
-                )
-        except openai.APIConnectionError as error:
+            # the client's own limit is for silence; an endpoint may also drip
+            return _reply(await asyncio.wait_for(self._create(request), self._timeout))
+        except (asyncio.TimeoutError, openai.APITimeoutError, openai.APIConnectionError) as error:
             reason = type(error.__cause__ or error).__name__
-            what = (
-                f"no answer from {self._where} in time"
-                if isinstance(error, openai.APITimeoutError)
-                else f"the connection to {self._where} failed"
-            )
-            raise TransientFailure(
-                f"{what} ({reason})", connected=reason not in ("ConnectError", "ConnectTimeout", "UnsupportedProtocol")
-            ) from error
+            late = not isinstance(error, openai.APIConnectionError) or isinstance(error, openai.APITimeoutError)
+            what = f"no answer from {self._where} in time" if late else f"the connection to {self._where} failed"
+            sent = reason not in _NEVER_SENT
+            raise TransientFailure(f"{what} ({reason})", reached=sent, lost=sent) from error
         except openai.APIStatusError as error:
             raise self._explained(error, request) from error
-        except (openai.OpenAIError, json.JSONDecodeError, ValueError) as error:
-            raise TransientFailure(f"an answer that cannot be read ({type(error).__name__})") from error
-        return _reply(answer)
+        except (openai.OpenAIError, ValueError) as error:
+            raise TransientFailure(f"an answer that cannot be read ({type(error).__name__})", lost=True) from error
+
+    async def _create(self, request: Request) -> Any:
+        parameters = dict(request.parameters)
+        if request.api == "completions":
+            return await self._client.completions.create(model=request.model, prompt=request.prompt.text, **parameters)
+        messages = cast(Any, request.prompt.messages())
+        return await self._client.chat.completions.create(model=request.model, messages=messages, **parameters)
 
     def _explained(self, error: openai.APIStatusError, request: Request) -> Exception:
         status, text = error.status_code, _message(error)
+        if len(self._key) >= 8:
+            text = text.replace(self._key, "…")  # some repeat it
         if status == 429 and error.code == "insufficient_quota":
             return ModelRefusedError(f"{self._where} says that the account has no credit left: {text}")
-        if status in (408, 409, 425, 429) or status >= 500:
-            return TransientFailure(f"HTTP {status}: {text}", retry_after=_retry_after(error.response.headers))
+        if status in (408, 409, 425, 429) or (status >= 500 and status != 501):
+            return TransientFailure(
+                f"HTTP {status}: {text}",
+                retry_after=_retry_after(error.response.headers),
+                busy=status in (429, 503),
+            )
         if status in (401, 403):
             return ModelRefusedError(
                 f"{self._where} refuses the key (HTTP {status}): {text}",
                 hint="Check models.generator.api_key in the recipe and the environment variable that it names.",
             )
-        if status in (404, 405) or error.code in _SETTINGS:
+        if status in (404, 405, 501) or error.code in _SETTINGS:
             return ModelRefusedError(
                 f"{self._where} has no {request.api} API for the model {request.model!r} with these settings"
                 f" (HTTP {status}): {text}",
@@ -90,17 +90,32 @@ class OpenAIModel:
 
 
 def _reply(answer: Any) -> Reply:
-    """Raises TransientFailure where a 200 holds something else than a completion (a proxy's page, half an answer)."""
-    if not isinstance(answer, Completion | ChatCompletion) or not isinstance(answer.choices, list):
-        raise TransientFailure("an answer that is no completion")
-    usage = answer.usage
-    prompt_tokens = (usage.prompt_tokens or 0) if usage else 0
-    completion_tokens = (usage.completion_tokens or 0) if usage else 0
-    if not answer.choices:
-        return Reply("", "empty", prompt_tokens, completion_tokens)
-    choice = answer.choices[0]
-    text = choice.text if isinstance(answer, Completion) else choice.message.content  # type: ignore[union-attr]
-    return Reply(storable(text or ""), choice.finish_reason, prompt_tokens, completion_tokens)
+    """Raises TransientFailure where a 200 holds something else than a completion (a proxy's page, half an answer).
+
+    The package does not check what it is sent, so nothing of it is taken on trust here.
+    """
+    choices = getattr(answer, "choices", None)
+    if not isinstance(answer, Completion | ChatCompletion) or not isinstance(choices, list):
+        raise TransientFailure("an answer that is no completion", reached=False)
+    usage = getattr(answer, "usage", None)
+    tokens = _tokens(usage, "prompt_tokens"), _tokens(usage, "completion_tokens")
+    if not choices:
+        return Reply("", "empty", *tokens)
+    choice = choices[0]
+    if isinstance(answer, Completion):
+        text = getattr(choice, "text", None)
+    else:
+        text = getattr(getattr(choice, "message", None), "content", None)
+    finish_reason = getattr(choice, "finish_reason", None)
+    if not isinstance(text, str | None):
+        raise TransientFailure("an answer that is no completion", reached=False)
+    return Reply(storable(text or ""), finish_reason if isinstance(finish_reason, str) else None, *tokens)
+
+
+def _tokens(usage: Any, name: str) -> int:
+    """A count of the usage block; 0 where it is no count."""
+    count = getattr(usage, name, None)
+    return count if isinstance(count, int) and 0 <= count <= _MOST_TOKENS else 0
 
 
 def _message(error: openai.APIStatusError) -> str:
@@ -120,29 +135,27 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
             return max(0.0, parsedate_to_datetime(value).timestamp() - time())
         except ValueError:
             return None
-    spans = [headers.get(f"x-ratelimit-reset-{what}") for what in ("requests", "tokens")]
-    known = [seconds for span in spans if span and (seconds := _span(span)) is not None]
-    return max(known) if known else None
+    spent = [what for what in ("requests", "tokens") if headers.get(f"x-ratelimit-remaining-{what}", "0") == "0"]
+    spans = [_span(headers.get(f"x-ratelimit-reset-{what}", "")) for what in spent]
+    return max((seconds for seconds in spans if seconds is not None), default=None)
 
 
 def _number(text: str, unit: float = 1.0) -> float | None:
     try:
-        return max(0.0, float(text) * unit)
+        number = float(text) * unit
     except ValueError:
         return None
+    return max(0.0, number) if math.isfinite(number) else None
 
 
 def _span(text: str) -> float | None:
-    """Seconds of `6m0s`, `1.5s`, `20ms`."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-    total, number, rest = 0.0, "", text.strip()
-    while rest:
-        if rest[0].isdigit() or rest[0] == ".":
-            number, rest = number + rest[0], rest[1:]
-            continue
-        unit = "ms" if rest.startswith("ms") else rest[0]
-        value = _number(number)
-        if unit not in units or value is None:
-            return None
-        total, number, rest = total + value * units[unit], "", rest[len(unit) :]
-    return total if not number else _number(number)
+    """Seconds of `6m0s`, `1.5s`, `20ms`, `2`."""
+    text = text.strip()
+    parts = re.findall(r"([0-9.]+)(h|ms|m|s|$)", text)
+    if not text or "".join(number + unit for number, unit in parts) != text:
+        return None
+    numbers = [_number(number, _UNITS[unit]) for number, unit in parts]
+    return None if None in numbers else sum(number for number in numbers if number is not None)
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001, "": 1.0}

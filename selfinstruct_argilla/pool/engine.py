@@ -84,6 +84,8 @@ def explained(where: str) -> Iterator[None]:
 def reading(engine: Engine) -> Iterator[Connection]:
     """One consistent view of the pool."""
     with explained(engine.url.render_as_string()), engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ")
         yield connection
 
 

@@ -25,12 +25,14 @@ from .engine import now, reading, writing
 
 @dataclass(frozen=True)
 class Spend:
-    """What was bought: requests that were answered, their tokens, and US dollars at the price then in force."""
+    """What was bought: requests that were answered, their tokens, and US dollars at the price then in force;
+    `lost_usd` is what replies that were lost on their way may have cost at most."""
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0
+    lost_usd: float = 0.0
 
 
 class PoolJournal:
@@ -211,7 +213,8 @@ _SUMS = (
     func.count(schema.attempts.c.text),  # replies alone have one
     func.coalesce(func.sum(schema.attempts.c.prompt_tokens), 0),
     func.coalesce(func.sum(schema.attempts.c.completion_tokens), 0),
-    func.coalesce(func.sum(schema.attempts.c.usd), 0.0),
+    func.coalesce(func.sum(schema.attempts.c.usd).filter(schema.attempts.c.outcome == "reply"), 0.0),
+    func.coalesce(func.sum(schema.attempts.c.usd).filter(schema.attempts.c.outcome == "transient"), 0.0),
 )
 
 

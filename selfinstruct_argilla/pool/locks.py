@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DatabaseError
 
 
 @contextmanager
@@ -39,5 +40,6 @@ def round_lock(engine: Engine, round: int) -> Iterator[bool]:
             yield held
         finally:
             if held:
-                connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": number})
-                connection.commit()
+                with suppress(DatabaseError):  # a lost connection has let go of its locks
+                    connection.execute(text("SELECT pg_advisory_unlock(:n)"), {"n": number})
+                    connection.commit()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,8 +111,16 @@ class TaskPool:
         """Tasks by status; every status is a key."""
         with reading(self.engine) as connection:
             rows = connection.execute(select(schema.tasks.c.status, func.count()).group_by(schema.tasks.c.status))
-            found: dict[str, int] = dict(rows.tuples().all())
+            found: dict[str, int] = {row[0]: row[1] for row in rows}
         return {status.value: found.get(status.value, 0) for status in Status}
+
+    def generated_counts(self) -> tuple[int, int]:
+        """How many tasks models wrote, and how many of them people accepted."""
+        table = schema.tasks
+        query = select(func.count()).where(table.c.origin == Origin.GENERATED.value)
+        with reading(self.engine) as connection:
+            accepted = query.where(table.c.status == Status.ACCEPTED.value)
+            return int(connection.execute(query).scalar_one()), int(connection.execute(accepted).scalar_one())
 
     def history(self, task_id: str) -> list[Event]:
         """Everything that happened to a task, oldest first. PoolError where there is no such task."""
@@ -160,14 +169,13 @@ class PoolWriter:
     def import_tasks(self, tasks: Iterable[Task], status: Status) -> ImportResult:
         tasks = list(tasks)
         known = {task.id: task for task in load_tasks(self.connection, ids=[task.id for task in tasks])}
-        originals = load_originals(self.connection) if known else {}
         fresh = []
         for task in tasks:
             there = known.get(task.id)
             if there is None:
                 origin = Origin.SEED if status is Status.SEED else Origin.IMPORTED
                 fresh.append(Task(**{**_fields(task), "status": status, "origin": origin}))
-            elif task.content_hash not in (there.content_hash, originals.get(task.id, there).content_hash):
+            elif task.content_hash != there.content_hash and task.content_hash != self._original(there).content_hash:
                 raise TaskConflictError(
                     task.id,
                     f"the pool has a task {task.id!r} with other content",
@@ -193,12 +201,11 @@ class PoolWriter:
 
     def next_ids(self, prefix: str, count: int) -> list[str]:
         """Ids of new tasks, in order of creation, zero-padded so that they sort by it."""
-        taken = self.connection.execute(
-            select(func.max(schema.tasks.c.id))
-            .where(schema.tasks.c.id.like(f"{prefix}\\_%", escape="\\"))
-            .where(func.length(schema.tasks.c.id) == len(prefix) + 9)
-        ).scalar()
-        start = int(taken[len(prefix) + 1 :]) + 1 if taken and taken[len(prefix) + 1 :].isdigit() else 1
+        column = schema.tasks.c.id
+        like = column.like(f"{prefix}\\_%", escape="\\") & (func.length(column) == len(prefix) + 9)
+        taken = self.connection.execute(select(column).where(like).order_by(column.desc())).scalars()
+        numbers = (int(id[-8:]) for id in taken if re.fullmatch(r"[0-9]{8}", id[-8:]))  # others may have come in
+        start = next(numbers, 0) + 1
         return [f"{prefix}_{number:08d}" for number in range(start, start + count)]
 
     def move(self, task_id: str, after: Status, *, kind: str, detail: dict[str, Any] | None = None) -> None:
@@ -260,6 +267,9 @@ class PoolWriter:
         return changed
 
     # inside ------------------------------------------------------------------------------------
+
+    def _original(self, task: Task) -> Task:
+        return load_originals(self.connection, [task.id]).get(task.id, task)
 
     def _value(self, task_id: str, column: Any) -> Any:
         row = self.connection.execute(select(column).where(schema.tasks.c.id == task_id)).one_or_none()

@@ -90,7 +90,7 @@ class Rounds:
         table = schema.discards
         query = select(table.c.reason, func.count()).group_by(table.c.reason).order_by(table.c.reason)
         with reading(self._engine) as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {row.reason: row[1] for row in connection.execute(query)}
 
     def admitted_drafts(self, task_ids: Sequence[str]) -> dict[str, Draft]:
         """What generated tasks came from, by task id."""
@@ -104,7 +104,8 @@ class Rounds:
     def recipes(self) -> dict[int, dict[str, Any]]:
         """The recipe that each round was started with."""
         with reading(self._engine) as connection:
-            return dict(connection.execute(select(schema.rounds.c.number, schema.rounds.c.recipe)).tuples().all())
+            rows = connection.execute(select(schema.rounds.c.number, schema.rounds.c.recipe))
+            return {row.number: row.recipe for row in rows}
 
     # inside a transaction ------------------------------------------------------------------------
 

@@ -11,11 +11,17 @@ from .pool import TaskPool
 
 @dataclass(frozen=True)
 class PoolStatus:
-    """`pool` counts tasks by status, `discards` by reason; `review` counts review records, not tasks."""
+    """`pool` counts tasks by status, `discards` by reason; `review` counts review records, not tasks.
+
+    `spend_by` breaks the spend down by round, step and model; `usd_per` is what a generated task has cost, and one
+    that people accepted (None while there is none).
+    """
 
     pool: dict[str, int]
     discards: dict[str, int]
     spend: Spend
+    spend_by: list[dict[str, Any]]
+    usd_per: dict[str, float | None]
     review: dict[str, Any]
     releases: list[dict[str, Any]]
 
@@ -24,11 +30,21 @@ class PoolStatus:
 
 
 def pool_status(pool: TaskPool) -> PoolStatus:
+    spend = pool.journal.spend()
+    generated, accepted = pool.generated_counts()
     return PoolStatus(
         pool=pool.counts(),
         discards=pool.rounds.discard_counts(),
-        spend=pool.journal.spend(),
-        review=pool.reviews.summary(),
+        spend=spend,
+        spend_by=[
+            {"round": round, "step": step, "model": model, **asdict(part)}
+            for (round, step, model), part in pool.journal.spend_by("round", "step", "model").items()
+        ],
+        usd_per={
+            "generated": spend.usd / generated if generated else None,
+            "accepted": spend.usd / accepted if accepted else None,
+        },
+        review={"agreement": None, **pool.reviews.summary()},
         releases=[
             {"version": release.version, "target": release.target, "tasks": release.tasks}
             for release in pool.releases.all()

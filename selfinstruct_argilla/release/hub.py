@@ -39,7 +39,7 @@ from .target import Held
 T = TypeVar("T")
 
 _HTTPError: type[Exception] = HfHubHTTPError.__bases__[0]  # of httpx, or of the httpx2 that newer versions carry
-_WAITS = (1, 2, 4, 8)  # seconds before each repetition, where the Hub does not name a time
+_WAITS = (1, 2, 4)  # seconds before each repetition, where the Hub does not name a time
 _LONGEST_WAIT = 300
 _KEPT = {".gitattributes", "README.md"}  # what a new repository may hold without being somebody's dataset
 

@@ -131,6 +131,12 @@ class ArgillaClient:
         progress = self.get(f"datasets/{dataset_id}/progress")
         return {name: int(progress.get(name) or 0) for name in ("total", "completed", "pending")}
 
+    def activity(self, dataset_id: str) -> tuple[object, ...]:
+        """A value that is another one after any response, discard, deletion of a response, or change in the number of
+        records; two small requests. What an admin writes through the API, or an account's removal, does not show."""
+        dataset = self.get(f"datasets/{dataset_id}")
+        return (dataset["last_activity_at"], *self.progress(dataset_id).values())
+
     def questions(self, dataset_id: str) -> list[dict[str, Any]]:
         return list(self.get(f"datasets/{dataset_id}/questions")["items"])
 

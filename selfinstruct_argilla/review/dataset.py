@@ -141,14 +141,3 @@ def _follow_recipe(
 
 def _texts(options: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(option["value"], option["text"]) for option in options]
-
-
-def review_progress(client: ArgillaClient, pool: TaskPool, name: str) -> dict[str, int]:
-    """Live, over REST: records `total`, `completed` (enough people submitted) and `pending` of the pool's dataset.
-
-    All zero where nothing was pushed. For showing people's progress; verdicts are sync's business.
-    """
-    for known in reversed(pool.reviews.datasets()):
-        if known.name == name:
-            return client.progress(known.id)
-    return {"total": 0, "completed": 0, "pending": 0}

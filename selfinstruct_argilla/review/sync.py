@@ -73,7 +73,7 @@ def sync(
     check: says why an edited task fails a filter or is no longer novel, or None.
     Raises ReviewUnavailableError and ReviewRefusedError; what was read before is kept, and the next sync goes on.
     """
-    opened = _opened(pool, review, client, dataset, rubric)
+    opened = known_dataset(pool, review, client, name=dataset, rubric=rubric)
     names = client.usernames(client.workspace_id(opened.workspace))
     reader = _Reader(pool, client, opened, rubric, names)
     _read(reader, progress)
@@ -86,7 +86,8 @@ def sync(
     return result
 
 
-def _opened(pool: TaskPool, review: Review, client: ArgillaClient, name: str, rubric: Rubric) -> ReviewDataset:
+def known_dataset(pool: TaskPool, review: Review, client: ArgillaClient, *, name: str, rubric: Rubric) -> ReviewDataset:
+    """The dataset that the pool's records are in. Raises ReviewRefusedError where there is none (any more)."""
     known = [d for d in pool.reviews.datasets() if d.name == name and d.workspace == review.argilla.workspace]
     if not known:
         raise ReviewRefusedError(

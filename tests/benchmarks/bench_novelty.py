@@ -78,15 +78,15 @@ def write(size: int) -> list[str]:
     return list(islice(corpus(), size))
 
 
-def build(texts: list[str]) -> tuple[NoveltyIndex, list[int], float]:
-    """The index of all novel texts, checked and added one after the other; their numbers; the seconds it took."""
+def build(keys: list[int], texts: list[str]) -> tuple[NoveltyIndex, list[int], float]:
+    """The index of all novel texts, checked and added one after the other; their keys; the seconds it took."""
     index = NoveltyIndex()
     accepted = []
     start = time.perf_counter()
-    for number, text in enumerate(texts):
+    for key, text in zip(keys, texts, strict=True):
         if index.is_novel(text):
-            index.add(number, text)
-            accepted.append(number)
+            index.add(key, text)
+            accepted.append(key)
     return index, accepted, time.perf_counter() - start
 
 
@@ -131,8 +131,9 @@ def main() -> None:
     lengths = [len(text.split()) for text in texts]
     print(f"{len(texts):,} candidates, {np.mean(lengths):.1f} words on average, at most {max(lengths)}")
 
+    keys = list(range(len(texts)))
     before = resident_bytes()
-    index, accepted, seconds = build(texts)
+    index, accepted, seconds = build(keys, texts)
     grown = (resident_bytes() - before) / len(index)
     print(
         f"build: {seconds:.2f} s, {len(texts) / seconds:,.0f} candidates/s, {len(index):,} accepted,"

@@ -66,13 +66,15 @@ class PostgresqlJson:
 
     @staticmethod
     def _node(column: Any, keys: tuple[str, ...]) -> ColumnElement[Any]:
-        return column.op("#>", return_type=JSON())(_path(*keys))
+        # A NUL may be stored, as an escape, but PostgreSQL would raise when it has to read it.
+        stored = cast(column, Text)
+        clean = func.regexp_replace(stored, r"(^|[^\\])((\\\\)*)\\u0000", r"\1\2", "g")
+        readable = case((func.strpos(stored, "\\u0000") > 0, cast(clean, JSON)), else_=column)
+        return type_coerce(readable, JSON()).op("#>", return_type=JSON())(_path(*keys))
 
     @staticmethod
     def _text(node: ColumnElement[Any]) -> ColumnElement[Any]:
-        # PostgreSQL cannot hold a NUL in a text, and would raise on the escape that stands for it.
-        clean = func.replace(cast(node, Text), "\\u0000", "")
-        return type_coerce(cast(clean, JSON), JSON()).op("#>>", return_type=Text())(_path())
+        return node.op("#>>", return_type=Text())(_path())
 
     @classmethod
     def _number(cls, node: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -1,0 +1,133 @@
+"""Agreement statistics equal those of the reference libraries."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selfinstruct_argilla.analysis.agreement import (
+    agreement,
+    cohen_kappa,
+    fleiss_kappa,
+    krippendorff_alpha,
+    percent_agreement,
+    spearman_rho,
+    wilson_interval,
+)
+
+krippendorff = pytest.importorskip("krippendorff")
+metrics = pytest.importorskip("sklearn.metrics")
+scipy_stats = pytest.importorskip("scipy.stats")
+inter_rater = pytest.importorskip("statsmodels.stats.inter_rater")
+proportion = pytest.importorskip("statsmodels.stats.proportion")
+
+LEVELS = [1, 2, 3, 4]
+level = st.sampled_from(LEVELS)
+two_raters = st.lists(st.tuples(level, level), min_size=1, max_size=30)
+with_gaps = st.lists(st.lists(st.none() | level, min_size=4, max_size=4), min_size=1, max_size=30)
+
+
+def items(table: Sequence[Sequence[int | None]]) -> list[dict[str, int]]:
+    """A table (a row for each item, a column for each annotator) as ratings."""
+    return [{f"rater {n}": value for n, value in enumerate(row) if value is not None} for row in table]
+
+
+def same(ours: float | None, theirs: float) -> bool:
+    return (ours is None and not np.isfinite(theirs)) or ours == pytest.approx(theirs, abs=1e-9)
+
+
+@given(two_raters)
+def test_cohen_kappa_is_sklearns(pairs: list[tuple[int, int]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    ours = cohen_kappa(first, second)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = metrics.cohen_kappa_score(first, second, labels=LEVELS)
+    if ours is None:  # everybody always chose the same: 0 / 0
+        assert len({*first, *second}) == 1
+    else:
+        assert same(ours, theirs)
+
+
+@given(st.integers(2, 5).flatmap(lambda n: st.lists(st.lists(level, min_size=n, max_size=n), min_size=2, max_size=20)))
+def test_fleiss_kappa_is_statsmodels(table: list[list[int]]) -> None:
+    counts = np.array([[row.count(category) for category in LEVELS] for row in table])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = inter_rater.fleiss_kappa(counts)
+    assert same(fleiss_kappa(items(table)), theirs)
+
+
+@pytest.mark.parametrize("measure", ["nominal", "ordinal"])
+@given(table=with_gaps)
+def test_alpha_is_the_krippendorff_packages(measure: str, table: list[list[int | None]]) -> None:
+    ratings = items(table)
+    ours = krippendorff_alpha(ratings, order=LEVELS if measure == "ordinal" else None)
+    used = {value for row in ratings if len(row) >= 2 for value in row.values()}
+    if len(used) < 2:
+        assert ours is None
+        return
+    data = [[np.nan if value is None else value for value in column] for column in zip(*table, strict=True)]
+    theirs = krippendorff.alpha(data, value_domain=LEVELS, level_of_measurement=measure)
+    assert same(ours, theirs)
+
+
+@given(two_raters.filter(lambda pairs: len(pairs) > 1))
+def test_spearman_rho_is_scipys(pairs: list[tuple[int, int]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert spearman_rho(first, second) is None
+    else:
+        assert same(spearman_rho(first, second), scipy_stats.spearmanr(first, second).statistic)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_is_statsmodels(share: tuple[int, int]) -> None:
+    ours = wilson_interval(*share)
+    assert ours is not None
+    assert ours == pytest.approx(proportion.proportion_confint(*share, method="wilson"), abs=1e-9)
+
+
+@given(with_gaps)
+@settings(max_examples=30)
+def test_all_at_once_agrees_with_each_alone(table: list[list[int | None]]) -> None:
+    ratings = items(table)
+    result = agreement(ratings, order=LEVELS)
+    rated = [row for row in ratings if len(row) >= 2]
+    if result is None:
+        assert not rated
+        return
+    assert result.items == len(rated)
+    assert result.percent == percent_agreement(ratings)
+    assert result.alpha == krippendorff_alpha(ratings, order=LEVELS)
+    assert result.fleiss_kappa == fleiss_kappa(ratings)
+    assert sum(pair.items for pair in result.pairs) == sum(len(row) * (len(row) - 1) // 2 for row in rated)
+    if result.alpha_interval is not None:
+        assert result.alpha_interval == agreement(ratings, order=LEVELS).alpha_interval  # type: ignore[union-attr]
+
+
+def test_nothing_rated_twice_is_no_agreement() -> None:
+    assert agreement([{"ann": 1}, {"bob": 2}, {}]) is None
+    assert wilson_interval(0, 0) is None
+
+
+def test_the_interval_narrows_around_alpha() -> None:
+    random = np.random.default_rng(1)
+    few, many = (
+        [{"ann": int(truth), "bob": int(truth) if random.random() < 0.8 else 3 - int(truth)} for truth in row]
+        for row in (random.integers(1, 3, 30), random.integers(1, 3, 3000))
+    )
+    narrow, wide = agreement(many), agreement(few)
+    assert narrow is not None
+    assert wide is not None
+    assert narrow.alpha is not None
+    assert narrow.alpha_interval is not None
+    assert wide.alpha_interval is not None
+    assert narrow.alpha_interval[0] < narrow.alpha < narrow.alpha_interval[1]
+    assert narrow.alpha_interval[1] - narrow.alpha_interval[0] < wide.alpha_interval[1] - wide.alpha_interval[0]
+    assert narrow.alpha == pytest.approx(0.6, abs=0.05)

@@ -1,0 +1,100 @@
+"""Following people live: what they do is seen at the next poll, and a quiet poll costs two small requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+from review_people import YES, Faults, Workspace, candidates
+
+from selfinstruct_argilla.pool.pool import TaskPool
+from selfinstruct_argilla.review.watch import watch
+from selfinstruct_argilla.tasks import Status
+
+NO = {**YES, "output_correct": "no"}
+
+
+@pytest.fixture
+def workspace(argilla_server: Any, tmp_path: Path) -> Iterator[Workspace]:
+    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool:
+        workspace = Workspace(argilla_server.api_url, argilla_server.api_key, pool)
+        yield workspace
+        workspace.close()
+
+
+def watching(workspace: Workspace, wait: Callable[[float], object], clock: Callable[[], float]) -> Iterator[Any]:
+    return watch(
+        workspace.pool,
+        workspace.review,
+        workspace.client,
+        dataset=workspace.dataset,
+        rubric=workspace.rubric,
+        wait=wait,
+        clock=clock,
+    )
+
+
+def test_whatever_people_do_is_followed(workspace: Workspace) -> None:
+    workspace.add(candidates(2))
+    workspace.push()
+    record = workspace.record_id("generated_00000000:0")
+    ann = workspace.person()
+    acts: list[tuple[Callable[[], object], Status]] = [
+        (lambda: ann.draft(record, **YES), Status.IN_REVIEW),
+        (lambda: ann.submit(record), Status.ACCEPTED),
+        (lambda: ann.submit(record, NO), Status.REJECTED),
+        (lambda: ann.submit(record, NO, output_edit="mended"), Status.ACCEPTED),
+        (lambda: ann.discard(record), Status.IN_REVIEW),
+        (lambda: ann.delete(record), Status.IN_REVIEW),
+        (lambda: ann.submit(record), Status.ACCEPTED),
+        (lambda: workspace.delete_record("generated_00000000:0"), Status.WITHDRAWN),
+    ]
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) % 3 == 0:  # two quiet polls, then somebody acts
+            acts[len(waits) // 3 - 1][0]()
+
+    results = islice(watching(workspace, wait, clock=lambda: 0.0), len(acts) + 1)
+    next(results)
+    for (_, status), result in zip(acts, results, strict=True):
+        assert workspace.status(0) is status
+        assert result.responses >= 1
+    assert len(waits) == 3 * len(acts)
+
+
+def test_a_quiet_poll_is_two_small_requests(workspace: Workspace) -> None:
+    workspace.add(candidates(1))
+    workspace.push()
+    faults = Faults(workspace.client)
+    costs: list[int] = []
+
+    def wait(seconds: float) -> None:
+        costs.append(len(faults.requests))
+        if len(costs) == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(watching(workspace, wait, clock=lambda: 0.0))
+    assert {after - before for before, after in zip(costs, costs[1:], strict=False)} == {2}
+
+
+def test_what_leaves_no_trace_is_found_by_a_whole_pass(workspace: Workspace) -> None:
+    workspace.add(candidates(1))
+    workspace.push()
+    ann = workspace.person()
+    ann.submit(workspace.record_id("generated_00000000:0"))
+    now = [0.0]
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    results = watching(workspace, wait, clock=lambda: now[0])
+    assert next(results).accepted == 1
+    ann.leave()
+    assert next(results).accepted == 0
+    assert now[0] >= 300
