@@ -14,7 +14,7 @@ called with a sentence and the part that is done (0 to 1, or None where nobody c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,6 +141,20 @@ class Project:
                 progress=progress,
             )
 
+    def watch(self, *, progress: Progress = silent) -> Iterator[SyncResult]:
+        """The result of a sync now, and of each one after people did something, without end."""
+        from .review.watch import watch
+
+        with self._connect_review(progress) as client:
+            yield from watch(
+                self.pool,
+                self.recipe.review,
+                client,
+                dataset=self.recipe.review_dataset,
+                rubric=self._rubric(),
+                check=edit_check(self.pool, self.recipe),
+            )
+
     def publish(
         self,
         *,
@@ -183,10 +197,12 @@ class Project:
 
     def review_progress(self, *, progress: Progress = silent) -> dict[str, int]:
         """Review records in Argilla right now: total, completed, pending."""
-        from .review.dataset import review_progress
+        from .review.sync import known_dataset
 
+        name, rubric = self.recipe.review_dataset, self._rubric()
         with self._connect_review(progress) as client:
-            return review_progress(client, self.pool, self.recipe.review_dataset)
+            found = known_dataset(self.pool, self.recipe.review, client, name=name, rubric=rubric)
+            return client.progress(found.id)
 
     # connections -------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ import pytest
 # Read by the clients when they are imported, so set before anything else is.
 NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once
 os.environ.update(
-    HF_ENDPOINT=NOWHERE,
     HF_HUB_DISABLE_XET="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_DATASETS_DISABLE_PROGRESS_BARS="1",
@@ -20,10 +19,18 @@ os.environ.update(
     ARGILLA_API_URL=NOWHERE,
     DO_NOT_TRACK="1",
 )
-_KEYS = ("OPENAI_API_KEY", "OPENAI_ORG_ID", "ARGILLA_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SELFINSTRUCT_HOME")
+_KEYS = (
+    "OPENAI_API_KEY",
+    "OPENAI_ORG_ID",
+    "ARGILLA_API_KEY",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "SELFINSTRUCT_HOME",
+)
 for _name in _KEYS:
     os.environ.pop(_name, None)
 
+import hub_server  # noqa: E402, F401 - points HF_ENDPOINT at the test hub, before huggingface_hub reads it
 from servers import argilla_server, local_model  # noqa: E402, F401 - session fixtures
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")
@@ -35,9 +42,9 @@ def _this_machine_only() -> Iterator[None]:
     connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
 
     def check(self: socket.socket, address: object) -> None:
-        if self.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple):
-            if not str(address[0]).startswith(_LOOPBACK):
-                raise AssertionError(f"a test tried to reach {address[0]}")
+        internet = self.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple)
+        if internet and not str(address[0]).startswith(_LOOPBACK):
+            raise AssertionError(f"a test tried to reach {address[0]}")
 
     def guarded(self: socket.socket, address: object) -> None:
         check(self, address)

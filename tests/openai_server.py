@@ -1,10 +1,10 @@
-"""A scripted OpenAI-compatible server on a real socket: it answers, refuses, hangs, lies and hangs up as it is told.
+"""A scripted OpenAI-compatible server on a real socket: it answers, refuses, hangs, lies and hangs up as told.
 
     with OpenAIServer(lambda request: "Nine.") as server:
         OpenAIModel(server.base_url, "key")
         server.asked, server.most_in_flight
 
-A script returns a text (a good answer with usage) or one of the plays below; it may also raise no exception of its own.
+A script is a function of what was asked. It returns a text (a good answer, with usage) or one of the plays below.
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ def answer(
     return play
 
 
-def error(
-    status: int, message: str = "scripted", code: Any = None, delay: float = 0.0, **headers: str
-) -> Play:
+def error(status: int, message: str = "scripted", code: Any = None, delay: float = 0.0, **headers: str) -> Play:
     """An error in OpenAI's form; header names are given with underscores."""
     body = {"error": {"message": message, "type": "scripted", "param": None, "code": code}}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -178,7 +176,7 @@ def _handler(server: OpenAIServer) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked = server.begin(self.path, body, dict(self.headers))
+            asked = server.begin(self.path, body, {name.lower(): value for name, value in self.headers.items()})
             status: int | None = None
             try:
                 status = self._play(asked)

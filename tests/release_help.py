@@ -9,10 +9,38 @@ from typing import Any
 from selfinstruct_argilla.recipe import Recipe
 from selfinstruct_argilla.tasks import Instance, Task
 
-WORDS = (
-    "river stone kettle garden letter window engine violin harbour lantern pepper marble saddle compass thunder "
-    "ribbon copper meadow anchor candle forest mirror basket castle button planet blanket hammer island pocket"
-).split()
+WORDS = [
+    "river",
+    "stone",
+    "kettle",
+    "garden",
+    "letter",
+    "window",
+    "engine",
+    "violin",
+    "harbour",
+    "lantern",
+    "pepper",
+    "marble",
+    "saddle",
+    "compass",
+    "thunder",
+    "ribbon",
+    "copper",
+    "meadow",
+    "anchor",
+    "candle",
+    "forest",
+    "mirror",
+    "basket",
+    "castle",
+    "button",
+    "planet",
+    "blanket",
+    "hammer",
+    "island",
+    "pocket",
+]
 
 
 def make_task(number: int, *, instances: int = 1, instruction: str | None = None) -> Task:

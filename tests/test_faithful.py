@@ -278,6 +278,13 @@ def test_every_quirk_of_the_table_has_a_test() -> None:
     """The header's table and this file go together."""
     header = faithful.__doc__ or ""
     text = Path(__file__).read_text(encoding="utf-8")
-    for name in ("parse_instructions", "turn_away", "is_classification", "instance_tokens", "instances_of", "parse_alpaca"):
+    for name in (
+        "parse_instructions",
+        "turn_away",
+        "is_classification",
+        "instance_tokens",
+        "instances_of",
+        "parse_alpaca",
+    ):
         assert f"`{name}`" in header
         assert name == "instance_tokens" or f"faithful.{name}" in text

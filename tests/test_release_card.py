@@ -20,7 +20,7 @@ def manifest(version: str = "v1.0.0", rows: list[formats.Row] = ROWS) -> dict[st
     return {
         "version": version,
         "configs": {
-            name: {"columns": {column: "string" for column in formats.schema(name).names}, "splits": {"train": 5, "test": 3}}
+            name: {"columns": dict.fromkeys(formats.schema(name).names, "string"), "splits": {"train": 5, "test": 3}}
             for name in ("tasks", "alpaca")
         },
         "metadata": {"name": "demo", "language": "en", "license": "mit", "exports": []},

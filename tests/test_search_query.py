@@ -146,7 +146,9 @@ def test_a_phrase_stays_in_its_field_and_message() -> None:
     talk = [{"role": "user", "content": "good morning"}, {"role": "assistant", "content": "dear friend"}]
     index.put_row("0" * 32, MOMENT, {"title": "hello good", "chat": talk})
     assert found(index, '"good morning"') == found(index, '"dear friend"') == [0]
-    assert found(index, '"hello good good"') == found(index, '"morning dear"') == found(index, '"morning dear"~50') == []
+    assert (
+        found(index, '"hello good good"') == found(index, '"morning dear"') == found(index, '"morning dear"~50') == []
+    )
     assert found(index, "morning friend hello") == [0]
     assert found(index, "assistant") == found(index, "assistant", "chat") == [0]
     assert found(index, "Assistant") == found(index, "assistant", "title") == []  # a role is a keyword

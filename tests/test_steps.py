@@ -20,7 +20,9 @@ EN, ZH = load_template("en"), load_template("zh-CN")
 
 def task(number: int, *, kind: bool | None = False, status: Status = Status.SEED, count: int = 1) -> Task:
     made = tuple(Instance(f"in {number}.{n}", f"out {number}.{n}") for n in range(count))
-    return Task(id=f"t{number:03}", instruction=f"Instruction {number}", instances=made, is_classification=kind, status=status)
+    return Task(
+        id=f"t{number:03}", instruction=f"Instruction {number}", instances=made, is_classification=kind, status=status
+    )
 
 
 # instructions ------------------------------------------------------------------------------------
@@ -32,8 +34,20 @@ def task(number: int, *, kind: bool | None = False, status: Status = Status.SEED
         ("completions", " Write a poem.\n10. Sort it.", "stop", ["Write a poem.", "Sort it."], None),
         ("completions", "9. Write a poem.\n10. Sort it.", "stop", ["Write a poem.", "Sort it."], None),
         ("completions", " Tell Ann about NASA.", "stop", ["Tell Ann about NASA."], None),
-        ("completions", " one thing\n10)  another\tthing\nover two lines", "stop", ["One thing", "Another thing over two lines"], None),
-        ("completions", " One\n Task 10: Two\n**11.** Three\n12、Four\n１３．Five", "stop", ["One", "Two", "Three", "Four", "Five"], None),
+        (
+            "completions",
+            " one thing\n10)  another\tthing\nover two lines",
+            "stop",
+            ["One thing", "Another thing over two lines"],
+            None,
+        ),
+        (
+            "completions",
+            " One\n Task 10: Two\n**11.** Three\n12、Four\n１３．Five",
+            "stop",
+            ["One", "Two", "Three", "Four", "Five"],
+            None,
+        ),
         ("completions", " Write a poem.\n10. Sort the", "length", ["Write a poem."], "Sort the"),
         ("completions", "", "stop", [], None),
         ("chat", "Sure! Here they are:\n\n9. Write a poem.\n10. Sort it.", "stop", ["Write a poem.", "Sort it."], None),
@@ -68,7 +82,15 @@ def test_no_reply_breaks_the_parser(text: str, finish: str | None, api: Api) -> 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [(" Yes", True), ("yes.", True), ("**No**", False), (" NO, because", False), ("Yesterday", None), ("Maybe", None), ("", None)],
+    [
+        (" Yes", True),
+        ("yes.", True),
+        ("**No**", False),
+        (" NO, because", False),
+        ("Yesterday", None),
+        ("Maybe", None),
+        ("", None),
+    ],
 )
 def test_yes_no_or_neither(text: str, expected: bool | None) -> None:
     assert classification.parse(Reply(text, "stop"), EN) is expected
@@ -218,7 +240,12 @@ def test_english_filters(instruction: str, reason: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("instruction", "reason"),
-    [("写诗", "too_short"), ("请写一首关于春天的短诗。", None), ("请描述这张图片的内容。", "blocked_word"), ("，请写一首诗吧", "starts_with_punctuation")],
+    [
+        ("写诗", "too_short"),
+        ("请写一首关于春天的短诗。", None),
+        ("请描述这张图片的内容。", "blocked_word"),
+        ("，请写一首诗吧", "starts_with_punctuation"),
+    ],
 )
 def test_chinese_filters_count_characters(instruction: str, reason: str | None) -> None:
     found = InstructionFilter.of(Filters(), ZH.filters).reason(instruction)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def test_a_quiet_poll_is_two_small_requests(workspace: Workspace) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         list(watching(workspace, wait, clock=lambda: 0.0))
-    assert {after - before for before, after in zip(costs, costs[1:], strict=False)} == {2}
+    assert {after - before for before, after in pairwise(costs)} == {2}
 
 
 def test_what_leaves_no_trace_is_found_by_a_whole_pass(workspace: Workspace) -> None:

@@ -61,7 +61,7 @@ def _labels_first(instances: Sequence[Instance], template: Template) -> str:
 
 def parse_input_first(reply: Reply, template: Template) -> list[Instance]:
     """Examples of a reply in its order. An untagged answer is the output of an instance with empty input; where the
-    length limit cut the reply, its last example is left out, unless it is the only text there is."""
+    length limit cut the reply, its last example is left out."""
     words = template.labels
     numbered = re.compile(
         rf"(?:^|\n)[ \t*#]*{_word(words.example)}[ \t]*\d+[ \t]*[.:：)）]?[ \t*]*(?=\n|\S|$)", re.IGNORECASE
@@ -69,9 +69,10 @@ def parse_input_first(reply: Reply, template: Template) -> list[Instance]:
     pieces = numbered.split(reply.text)
     if len(pieces) > 1:
         pieces = pieces[1:] if not _has_output(pieces[0], template) else pieces
+    if reply.finish_reason == "length":
+        pieces = pieces[:-1]
     found = [_example(piece, template) for piece in pieces]
-    instances = [instance for instance in found if instance is not None]
-    return instances[:-1] if reply.finish_reason == "length" else instances
+    return [instance for instance in found if instance is not None]
 
 
 def parse_output_first(reply: Reply, template: Template) -> list[Instance]:

@@ -380,10 +380,15 @@ class Bootstrap:
             ids = iter(writer.next_ids(PREFIX, len(settled)))
             for draft, written in settled:
                 discards += [
-                    Discard("instances", item.reason, f"{item.instance.input}\n{item.instance.output}"[:_LONGEST_DISCARD],
-                            detail=draft.instruction, request=written.requests[-1])
+                    Discard(
+                        "instances",
+                        item.reason,
+                        f"{item.instance.input}\n{item.instance.output}"[:_LONGEST_DISCARD],
+                        detail=draft.instruction,
+                        request=(*written.requests, draft.request)[-1],
+                    )
                     for item in written.turned_away
-                ]  # fmt: skip
+                ]
                 if written.reason is not None:
                     discards.append(
                         Discard(

@@ -79,14 +79,10 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """Take people's verdicts and edits back into the pool."""
-    with open_project(recipe, overrides=overrides or ()) as project:
-        while True:
-            with progress_display() as progress:
-                result = project.sync(progress=progress)
+    with open_project(recipe, overrides=overrides or ()) as project, progress_display() as progress:
+        results = project.watch(progress=progress) if watch else iter([project.sync(progress=progress)])
+        for result in results:
             print_json(asdict(result)) if as_json else print_data(describe_sync(result))
-            if not watch:
-                return
-            time.sleep(_POLL_SECONDS)
 
 
 @app.command()

@@ -71,7 +71,8 @@ def describe(status: PoolStatus) -> str:
         each = [f"${usd:.4f} a task {kind}" for kind, usd in status.usd_per.items() if usd is not None]
         lines[-1] += f" ({', '.join(each)})" if each else ""
         lines += [
-            f"           round {part['round']}, {part['step']}, {part['model']}: {part['requests']:,} requests, ${part['usd']:.4f}"
+            f"           round {part['round']}, {part['step']}, {part['model']}:"
+            f" {part['requests']:,} requests, ${part['usd']:.4f}"
             for part in status.spend_by
         ]
     if review.get("pushed"):

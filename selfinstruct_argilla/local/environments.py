@@ -112,7 +112,7 @@ class Environment:
         if made.returncode != 0:
             return False
         command = [uv, "pip", "install", "--no-deps", "--python", str(self.python), "-r", str(self._write_pins())]
-        return self._run(command, title, progress, counted=" + ").returncode == 0
+        return self._run(command, title, progress, counted=(" + ",)).returncode == 0
 
     def _install_with_pip(self, title: str, progress: Progress) -> None:
         # Our own pip installs into the new environment: no second pip to set up, and no ensurepip needed.
@@ -126,7 +126,7 @@ class Environment:
             ) from exc
         pip = [sys.executable, "-m", "pip", "--python", str(self.python)] if ours else [str(self.python), "-m", "pip"]
         options = ["--no-deps", "--no-compile", "--no-input", "--progress-bar", "off", "-r", str(self._write_pins())]
-        done = self._run([*pip, "install", *options], title, progress, counted="Collecting ")
+        done = self._run([*pip, "install", *options], title, progress, counted=("Collecting ", "Processing "))
         if done.returncode != 0:
             raise LocalError(
                 f"The {self.name} environment could not be installed; pip said:\n" + "\n".join(done.tail),
@@ -139,7 +139,7 @@ class Environment:
         pins.write_text(self.requirements)
         return pins
 
-    def _run(self, command: list[str], title: str, progress: Progress, *, counted: str) -> _Finished:
+    def _run(self, command: list[str], title: str, progress: Progress, *, counted: tuple[str, ...]) -> _Finished:
         """Run an installer; every line of its output that starts with `counted` is one package."""
         total = sum(1 for line in self.requirements.splitlines() if line and not line.startswith("#"))
         tail: deque[str] = deque(maxlen=_TAIL_LINES)

@@ -183,7 +183,9 @@ class HubTarget:
         from this one are deleted, files of others stay."""
         with _explained(self.name), _quietly():
             if self._head is None:
-                self._api.create_repo(self.name, repo_type="dataset", private=self._private, exist_ok=True)
+                _patiently(
+                    lambda: self._api.create_repo(self.name, repo_type="dataset", private=self._private, exist_ok=True)
+                )
                 self._head = _patiently(lambda: self._api.dataset_info(self.name)).sha
             commit = self._commit(release, previous)
             self._tag(release.manifest["version"], commit)

@@ -32,7 +32,9 @@ _LEAST, _MOST, _MASK = 8 << 10, 128 << 10, np.uint64(0xFFFF000000000000)
 
 def make_tasks(numbers: range, instances: float) -> list[Task]:
     """Tasks of words with Zipf's frequencies, as long as Self-Instruct's (16, 13 and 19 words on average)."""
-    words = [f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("a", "e", "io", "ou") for c in ("", "n", "rt", "st", "ling")]
+    words = [
+        f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("a", "e", "io", "ou") for c in ("", "n", "rt", "st", "ling")
+    ]
     words += [f"{a}{b}" for a in words[:80] for b in words[80:160]]
     weights = list(accumulate(1 / rank for rank in range(1, len(words) + 1)))
 
@@ -53,7 +55,9 @@ def make_tasks(numbers: range, instances: float) -> list[Task]:
                 status=Status.ACCEPTED,
                 origin=Origin.GENERATED,
                 round=1 + number // 1000,
-                provenance=Provenance("model", hashlib.sha256(b"%d" % number).hexdigest(), (f"seed_task_{number % 175}",)),
+                provenance=Provenance(
+                    "model", hashlib.sha256(b"%d" % number).hexdigest(), (f"seed_task_{number % 175}",)
+                ),
                 max_rouge_l=source.random() * 0.7,
                 nearest=f"gen_{number // 2:08d}",
             )

@@ -1,4 +1,4 @@
-"""Times of the local Argilla's search engine: the first page of filters, sorts, words, vectors; progress; start; memory.
+"""Times of the local Argilla's search engine: first pages of filters, sorts, words and vectors; progress; memory.
 
     python tests/benchmarks/bench_search.py                       # 5,000 and 50,000 records, so that growth shows
     python tests/benchmarks/bench_search.py --sizes 1000 --json

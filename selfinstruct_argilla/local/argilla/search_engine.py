@@ -21,6 +21,7 @@ from argilla_server.enums import MetadataPropertyType, SimilarityOrder
 from argilla_server.errors.future import UnprocessableEntityError
 from argilla_server.models import (
     Dataset,
+    Field,
     MetadataProperty,
     Question,
     Record,
@@ -43,6 +44,7 @@ from argilla_server.search_engine.base import (
     TextQuery,
 )
 from search import filters, sorting
+from search.ahead import AheadReader
 from search.indexes import create_indexes
 from search.row_cache import RowCopies
 from search.sql_json import JsonSql, json_sql
@@ -56,6 +58,7 @@ MAX_RESULT_WINDOW = 500_000
 MAX_TERMS = 2**14
 
 _copies = RowCopies()
+_reader = AheadReader()
 
 
 @SearchEngine.register(engine_name="database")
@@ -72,12 +75,18 @@ class DatabaseSearchEngine(SearchEngine):
         """Called when the server starts: the moment to prepare the database."""
         async with AsyncSessionLocal() as session:
             await create_indexes(session)
+            recent = select(Dataset.id).order_by(Dataset.last_activity_at.desc())
+            dataset_ids = list((await session.execute(recent)).scalars())
+        _reader.start(_read_words)
+        for dataset_id in dataset_ids:
+            _reader.ask(dataset_id)
         return True
 
     async def info(self) -> dict[str, Any]:
         return {"name": "database", "version": {"number": sqlalchemy.__version__}}
 
-    # What other engines do when something is written: the tables already hold it.
+    # What other engines do when something is written. The tables already hold it; reading new words before somebody
+    # searches for them only saves that person the wait.
 
     async def create_index(self, dataset: Dataset) -> None: ...
 
@@ -87,7 +96,8 @@ class DatabaseSearchEngine(SearchEngine):
 
     async def configure_index_vectors(self, vector_settings: VectorSettings) -> None: ...
 
-    async def index_records(self, dataset: Dataset, records: Iterable[Record]) -> None: ...
+    async def index_records(self, dataset: Dataset, records: Iterable[Record]) -> None:
+        _reader.ask(dataset.id)
 
     async def partial_record_update(self, record: Record, **update: Any) -> None: ...
 
@@ -251,6 +261,12 @@ class DatabaseSearchEngine(SearchEngine):
         return _page([record_id for record_id, _ in best], [score for _, score in best], len(best))
 
 
+async def _read_words(dataset_id: UUID) -> None:
+    if not _copies.are_full:
+        async with AsyncSessionLocal() as session, _text_index(session, dataset_id):
+            pass
+
+
 @asynccontextmanager
 async def _session_of(instance: Any) -> AsyncIterator[AsyncSession]:
     """The session that `instance` was loaded in. A second connection for one request could starve the pool."""
@@ -307,22 +323,28 @@ async def _text_matches(
 ) -> tuple[list[str], npt.NDArray[np.float64]]:
     """The records that `query` finds among those that pass `filter`, and their scores."""
     text = TextQuery(q=query) if isinstance(query, str) else query
-    fields = {field.name: field.settings["type"] for field in await dataset.awaitable_attrs.fields}
-    if text.field and text.field not in fields:
+    if text.field and dataset.field_by_name(text.field) is None:
         raise UnprocessableEntityError(f"Field `{text.field}` not found in dataset `{dataset.id}`.")
-    json = _json_sql(session)
-    index = _copies.get((dataset.id, tuple(fields.items())), lambda: TextIndex(fields))
     candidates: list[str] | None = None
     if sort:
         candidates = list((await session.execute(await _matching_records(session, dataset, filter, sort))).scalars())
     elif filter:
         candidates = await _all_matching_ids(session, dataset, filter)
+    async with _text_index(session, dataset.id) as index:
+        return await asyncio.to_thread(index.find, parse(text.q), text.field or None, candidates, bool(sort))
+
+
+@asynccontextmanager
+async def _text_index(session: AsyncSession, dataset_id: UUID) -> AsyncIterator[TextIndex]:
+    """The words of a dataset as they are now; nobody changes them inside the context."""
+    statement = select(Field.name, Field.settings).where(Field.dataset_id == dataset_id).order_by(Field.inserted_at)
+    fields = {name: settings["type"] for name, settings in await session.execute(statement)}
+    index = _copies.get((dataset_id, tuple(fields.items())), lambda: TextIndex(fields))
     async with index.lock:
         payload = [Record.inserted_at, Record.fields]
-        await index.refresh(session, json, Record.id, Record, Record.dataset_id == dataset.id, payload)
-        found = await asyncio.to_thread(index.find, parse(text.q), text.field or None, candidates, bool(sort))
+        await index.refresh(session, _json_sql(session), Record.id, Record, Record.dataset_id == dataset_id, payload)
+        yield index
     _copies.trim()
-    return found
 
 
 def _direction(value: list[float], vector_settings: VectorSettings) -> npt.NDArray[np.float64]:

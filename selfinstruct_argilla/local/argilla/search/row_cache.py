@@ -22,7 +22,7 @@ from .sql_json import JsonSql
 MAX_BYTES = 256 * 2**20
 BATCH = 2000
 # Timestamps are taken before the commit: a row may appear later than rows that are newer than it.
-OVERLAP = timedelta(minutes=1)
+OVERLAP = timedelta(seconds=10)
 _MAX_IDS_PER_QUERY = 500
 
 
@@ -81,10 +81,10 @@ class RowCopy(ABC):
             return
         moments = select(key, table.updated_at).where(scope)
         recent = moments.where(table.updated_at >= max(self._updated_at.values()) - OVERLAP)
-        await self._read_changed(session, rows, key, {found: at for found, at in await session.execute(recent)})
+        await self._read_changed(session, rows, key, dict((await session.execute(recent)).all()))
         if await is_current():
             return
-        stored = {found: at for found, at in await session.execute(moments)}
+        stored = dict((await session.execute(moments)).all())
         for gone in self._updated_at.keys() - stored.keys():
             self._checksum -= _checksum(self._updated_at.pop(gone))
             self.remove_row(gone)
@@ -133,6 +133,10 @@ class RowCopies:
         self._copies.move_to_end(key)
         return copy  # type: ignore[return-value]
 
+    @property
+    def are_full(self) -> bool:
+        return sum(copy.nbytes for copy in self._copies.values()) > self._max_bytes
+
     def trim(self) -> None:
-        while len(self._copies) > 1 and sum(copy.nbytes for copy in self._copies.values()) > self._max_bytes:
+        while len(self._copies) > 1 and self.are_full:
             self._copies.popitem(last=False)

@@ -239,8 +239,7 @@ class _LeafEvaluator:
             if (
                 abs(len(token) - len(text)) > edits
                 or not token
-                or token[0] != text[0]
-                and _KEYWORD in (token[0], text[0])
+                or (token[0] != text[0] and _KEYWORD in (token[0], text[0]))
             ):
                 continue
             if pieces and not any(piece in token for piece in pieces):
