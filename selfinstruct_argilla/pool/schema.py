@@ -147,7 +147,7 @@ attempts = Table(
     Column("latency_seconds", Float, nullable=False),
     Column("error", Text),
     Column("at", Text, nullable=False),
-    Column("digest", Text, nullable=False),  # of request, outcome, text and finish reason
+    Column("digest", Text, nullable=False),  # of what was answered, and what it cost
 )
 
 discards = Table(

@@ -39,6 +39,7 @@ Progress = Callable[[str, float | None], None]
 Manifest = dict[str, Any]
 
 FORMAT = 1
+_CHUNKS = {"min_chunk_size": 32 << 10, "max_chunk_size": 128 << 10}  # bytes; small, because a changed one is sent whole
 _ROW_GROUP = 200_000  # rows; few large groups, because each boundary costs deduplication (and readers memory)
 
 
@@ -207,7 +208,8 @@ def data_file(config: str, split: str) -> str:
 
 
 def write_parquet(path: Path, config: str, tasks: Iterable[formats.Row]) -> None:
-    """The rows of a config; chunks are cut by content, so that storage keeps what an edit leaves as it was."""
+    """The rows of a config, cut into chunks by content, so that storage keeps what an edit leaves as it was; a
+    dictionary of the column's values would change with every added row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -218,7 +220,8 @@ def write_parquet(path: Path, config: str, tasks: Iterable[formats.Row]) -> None
         path,
         compression="zstd",
         row_group_size=_ROW_GROUP,
-        use_content_defined_chunking=True,
+        use_dictionary=False,
+        use_content_defined_chunking=_CHUNKS,
         write_page_index=True,
     )
 

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -120,8 +121,6 @@ def main() -> None:
                 before = folder / "before" / case
                 before.parent.mkdir(exist_ok=True)
                 (folder / "one" / case).rename(before)
-                import shutil
-
                 shutil.copytree(before, folder / "one" / case)
                 start = time.perf_counter()
                 result = publish(pool, recipe, to=folder / "one" / case)
