@@ -12,6 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -161,7 +162,7 @@ class Rate:
         self._requests, self._tokens = requests, tokens
         self._taken: deque[Ticket] = deque()
         self._sum = 0
-        self._turn = asyncio.Lock()
+        self._turn, self._corrected = asyncio.Lock(), asyncio.Event()
 
     async def take(self, tokens: int, *, ended: Callable[[], bool]) -> Ticket | None:
         """Waits for room, or until `ended`; more than a whole minute's tokens wait for an empty window."""
@@ -171,7 +172,10 @@ class Rate:
         tokens = tokens if self._tokens is None else min(tokens, self._tokens)
         async with self._turn:  # first come, first served
             while not self._room(tokens, loop.time()) and not ended():
-                await asyncio.sleep(min(_GLANCE, max(0.0, self._taken[0].at + MINUTE - loop.time())))
+                self._corrected.clear()
+                seconds = min(_GLANCE, max(0.0, self._taken[0].at + MINUTE - loop.time()))
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._corrected.wait(), seconds)
             ticket = Ticket(loop.time(), tokens)
             self._taken.append(ticket)
             self._sum += tokens
@@ -182,6 +186,7 @@ class Rate:
         if ticket is not None and ticket.at > asyncio.get_running_loop().time() - MINUTE:
             self._sum += tokens - ticket.tokens
             ticket.tokens = tokens
+            self._corrected.set()
 
     def _room(self, tokens: int, now: float) -> bool:
         while self._taken and self._taken[0].at <= now - MINUTE:
