@@ -504,7 +504,7 @@ def test_the_reached_cap_is_named() -> None:
 
     run(lambda: check(Budget(requests=2), "2 requests"))
     run(lambda: check(Budget(usd=0.05), "$0.05"))
-    run(lambda: check(Budget(tokens=60), "60 tokens"))
+    run(lambda: check(Budget(tokens=46), "46 tokens"))
 
 
 def test_a_reply_without_usage_counts_as_its_worst() -> None:
