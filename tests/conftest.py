@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ _KEYS = (
     "HUGGING_FACE_HUB_TOKEN",
     "SELFINSTRUCT_HOME",
 )
+# a bare machine has none, and platformdirs warns of it when the PostgreSQL wheel asks
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="sia-runtime-"))
 for _name in _KEYS:
     os.environ.pop(_name, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ pytest_plugins = ["postgres"]
 
 
 def task(id: str = "t1", instruction: str = "Name three colours.", **values: Any) -> Task:
-    return Task(id, instruction, (Instance("", "Red, blue, green."), Instance("Warm ones.", "Red, orange, pink.")), **values)
+    return Task(
+        id, instruction, (Instance("", "Red, blue, green."), Instance("Warm ones.", "Red, orange, pink.")), **values
+    )
 
 
 def put(pool: TaskPool, id: str, status: Status) -> None:
@@ -100,7 +103,13 @@ def test_a_task_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_tasks_come_back_as_they_were(pool_url: str) -> None:
-    odd = task("ü/:%_'\"", "Zeile\u2028 “zwei” 三 \U0001f600\n\ttab", name="n", is_classification=None, extra={"k": ["v", None, 1.5, "\x00"]})
+    odd = task(
+        "ü/:%_'\"",
+        "Zeile\u2028 “zwei” 三 \U0001f600\n\ttab",
+        name="n",
+        is_classification=None,
+        extra={"k": ["v", None, 1.5, "\x00"]},
+    )
     plain = task("b", is_classification=True)
     with TaskPool.open(pool_url) as pool:
         result = pool.import_tasks([odd, plain], Status.CANDIDATE)
@@ -158,7 +167,9 @@ def test_a_thousand_tasks_at_once(pool_url: str) -> None:
 def test_new_ids_follow_what_is_there(pool_url: str) -> None:
     with TaskPool.open(pool_url) as pool, pool.write() as writer:
         assert writer.next_ids("generated", 2) == ["generated_00000001", "generated_00000002"]
-        writer.add([task("generated_00000041"), task("generated_zzzzzzzz"), task("generated_²²²²²²²²")], kind="imported")
+        writer.add(
+            [task("generated_00000041"), task("generated_zzzzzzzz"), task("generated_²²²²²²²²")], kind="imported"
+        )
         writer.add([task("generatedx00000099"), task("generated_000000042"), task("induced_00000050")], kind="imported")
         assert writer.next_ids("generated", 1) == ["generated_00000042"]
 
@@ -175,7 +186,9 @@ def test_an_edit_keeps_the_original_and_its_undoing_restores_it(pool_url: str) -
         written = pool.task("t1")
         assert written is not None
         judged = tuple(Instance(i.input, i.output, Verdict.ACCEPTED) for i in written.instances)
-        edited = Task(**{**written.__dict__, "instruction": "Name two.", "instances": judged, "status": Status.ACCEPTED})
+        edited = Task(
+            **{**written.__dict__, "instruction": "Name two.", "instances": judged, "status": Status.ACCEPTED}
+        )
         with pool.write() as writer:
             assert writer.apply_review(edited)
             assert not writer.apply_review(edited), "the same again changes nothing"
@@ -317,9 +330,6 @@ def test_a_writer_waits_for_another(tmp_path: Path) -> None:
         other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
         started = time.monotonic()
-
-        import threading
-
         threading.Timer(0.3, lambda: other.execute("ROLLBACK")).start()
         pool.add_seeds([task()])
         assert time.monotonic() - started >= 0.25

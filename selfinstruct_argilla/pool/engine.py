@@ -58,8 +58,12 @@ def open_engine(url: str, *, create: bool = True) -> Engine:
         ) from error
     if sqlite:
         _prepare_sqlite(engine)
-    with explained(parsed.render_as_string()):
-        _create_or_migrate(engine, parsed.render_as_string())
+    try:
+        with explained(parsed.render_as_string()):
+            _create_or_migrate(engine, parsed.render_as_string())
+    except BaseException:
+        engine.dispose()
+        raise
     return engine
 
 

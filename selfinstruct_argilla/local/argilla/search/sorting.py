@@ -114,6 +114,8 @@ def _extreme(
     else:
         scalar, element = json.number(column, *keys), json.element_number(rows)
     in_list = select(_aggregate(descending)(element)).select_from(rows).scalar_subquery()
+    if value_type == "number":  # hardly ever a list: ask about that last
+        return func.coalesce(scalar, case((json.is_array(column, *keys), in_list)))
     return case((json.is_array(column, *keys), in_list), else_=scalar)
 
 
