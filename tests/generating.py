@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from selfinstruct_argilla.bootstrap.loop import GenerateResult
@@ -78,10 +78,25 @@ def text_for(request: Request) -> str:
     return "Example 1\nInput: x\nOutput: y\nExample 2\nInput: z\nOutput: w"
 
 
-async def unhurried(request: Request) -> str:
+def alpaca_text_for(request: Request) -> str:
+    """Whole tasks as the method `alpaca` asks for them, one in five without an output."""
+    rng = random.Random(request.key)
+    items = []
+    for number in range(4, 10):
+        given, output = rng.choice(["<noinput>", "x"]), rng.choice(["done", "so", "yes", "no", ""])
+        instruction = " ".join(rng.sample(WORDS, 6))
+        items.append(f"{number}. Instruction: {instruction}\n{number}. Input:\n{given}\n{number}. Output:\n{output}\n")
+    return "###\n".join(items).removeprefix("4. Instruction:")
+
+
+def unhurried(write: Callable[[Request], str] = text_for) -> Callable[[Request], Awaitable[str]]:
     """The same, after a while that depends on the request too, so that replies come back in any order."""
-    await asyncio.sleep(random.Random(request.key).random() * 0.003)
-    return text_for(request)
+
+    async def answer(request: Request) -> str:
+        await asyncio.sleep(random.Random(request.key).random() * 0.003)
+        return write(request)
+
+    return answer
 
 
 def overrides(pool_url: str, **values: Any) -> list[str]:
@@ -92,7 +107,7 @@ def overrides(pool_url: str, **values: Any) -> list[str]:
 
 def generate(
     pool_url: str,
-    model: Model | Callable[[Request], Any] = unhurried,
+    model: Model | Callable[[Request], Any] = unhurried(),  # noqa: B008
     *,
     target: int | None = None,
     **values: Any,
