@@ -309,9 +309,7 @@ def test_nothing_is_lost_with_eight_annotators_and_a_push_at_once(running: Argil
             thread.join()
 
         assert failures == []
-        answered = [
-            record for record in call(owner, "GET", f"{dataset.path}/records?limit=20&include=responses")["items"]
-        ]
+        answered = list(call(owner, "GET", f"{dataset.path}/records?limit=20&include=responses")["items"])
         assert [len(record["responses"]) for record in answered] == [8] * 20
         assert {record["status"] for record in answered} == {"completed"}
         assert call(owner, "GET", f"{dataset.path}/progress")["total"] == pushed
