@@ -119,8 +119,8 @@ def render(shown: Sequence[Task], api: Api, template: Template, *, structured: b
 def parse_text(reply: Reply, template: Template) -> tuple[list[Item], str | None]:
     """Items between `###`, each with its three labels, however numbered. The last one of a cut reply is left out."""
     labels, no_input = template.labels, template.alpaca.no_input
-    tag = re.compile(
-        r"(?:^|\n)[ \t*#]*(?:\d+[ \t]*[.)、．:]?[ \t]*)?\**(?P<label>"
+    tag = re.compile(  # bounded repeats: a reply may be half a million stars
+        r"(?:^|\n)[ \t*#]{0,20}(?:\d{1,4}[ \t]{0,4}[.)、．:]?[ \t]{0,4})?\*{0,3}(?P<label>"
         + "|".join(re.escape(label.rstrip(":：")) for label in (labels.instruction, labels.input, labels.output))
         + r")\**[ \t]*[:：]\**",
         re.IGNORECASE,
@@ -161,7 +161,8 @@ def _clean(text: str) -> str:
 
 
 def _body(text: str) -> str:
-    return re.sub(r"\n\s*#{3,}\s*$", "", text.rstrip()).strip()
+    body, _, last = text.strip().rpartition("\n")
+    return body.strip() if len(last) >= 3 and not last.strip("#") else text.strip()
 
 
 def parse_json(reply: Reply) -> tuple[list[Item], str | None]:

@@ -109,15 +109,15 @@ def _input_first(text: str) -> list[Instance]:
     if re.search(r"Example\s?\d*\.?", text):
         pieces = [piece.strip() for piece in re.split(r"Example\s?\d*\.?", text)]
         return [_pair(piece) for piece in pieces if piece]
-    return [_pair(text)] if re.search(r"Output\s*\d*\s*:", text) else []
+    return [_pair(text)] if re.search(r"Output\s*(?:\d+\s*)?:", text) else []
 
 
 def _pair(piece: str) -> Instance:
     """Before the first output tag the input, up to the next one the output; without a tag all is output."""
-    parts = re.split(r"Output\s*\d*\s*:", piece)
+    parts = re.split(r"Output\s*(?:\d+\s*)?:", piece)
     given, output = (parts[0], parts[1]) if len(parts) > 1 else ("", parts[0])
-    output = re.split(r"Input\s*\d*\s*:", output)[0].strip()
-    return Instance(re.sub(r"^Input\s*\d*\s*:", "", given.strip()).strip(), output)
+    output = re.split(r"Input\s*(?:\d+\s*)?:", output)[0].strip()
+    return Instance(re.sub(r"^Input\s*(?:\d+\s*)?:", "", given.strip()).strip(), output)
 
 
 def _output_first(text: str) -> list[Instance]:

@@ -63,9 +63,7 @@ def parse_input_first(reply: Reply, template: Template) -> list[Instance]:
     """Examples of a reply in its order. An untagged answer is the output of an instance with empty input; where the
     length limit cut the reply, its last example is left out."""
     words = template.labels
-    numbered = re.compile(
-        rf"(?:^|\n)[ \t*#]*{_word(words.example)}[ \t]*\d+[ \t]*[.:：)）]?[ \t*]*(?=\n|\S|$)", re.IGNORECASE
-    )
+    numbered = re.compile(rf"(?:^|\n)[ \t*#]*{_word(words.example)}[ \t]*\d+[ \t]*[.:：)）]?[ \t*]*", re.IGNORECASE)
     pieces = numbered.split(reply.text)
     if len(pieces) > 1:
         pieces = pieces[1:] if not _has_output(pieces[0], template) else pieces

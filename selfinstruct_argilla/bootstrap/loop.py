@@ -309,7 +309,7 @@ class Bootstrap:
                     if discard is not None:
                         discards.append(discard)
                         continue
-                    draft = Draft(wave.round, wave.number, len(drafts), instruction, request.key)
+                    draft = Draft(wave.round, wave.number, len(drafts), instruction, request.key, wave.owner)
                     batch.add(draft.key, instruction)
                     drafts.append(draft)
             Rounds.add_drafts(writer.connection, drafts)

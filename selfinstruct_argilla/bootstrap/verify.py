@@ -28,7 +28,7 @@ class Verification:
 
 def verify(pool: TaskPool) -> Verification:
     """Checks the journal's own digests, then each generated task against the replies that it came from, as the recipe
-    of its round reads them. Tasks that people edited are checked as they were before."""
+    of the round that judged it reads them. Tasks that people edited are checked as they were before."""
     problems = list(pool.journal.damage())
     originals = pool.originals()
     tasks = [originals.get(task.id, task) for task in pool.tasks() if task.origin is Origin.GENERATED]
@@ -53,12 +53,12 @@ def _check(pool: TaskPool, tasks: list[Task], methods: Mapping[int, Method]) -> 
         if missing:
             yield f"task {task.id} comes from request {missing[0][:12]}, which has no reply in the journal"
             continue
-        method = methods[task.round]
+        method, judge = methods[task.round], methods[draft.judged_in]
         reply = calls[draft.request].reply
-        if reply is None or task.instruction not in method.parse(reply).items:
+        if reply is None or task.instruction not in judge.parse(reply).items:
             yield f"the instruction of task {task.id} is not in the reply that it came from"
-        elif method.turn_away(task.instruction):
-            yield f"the instruction of task {task.id} does not pass the filters of its round"
+        elif judge.turn_away(task.instruction):
+            yield f"the instruction of task {task.id} does not pass the filters of the round that judged it"
         elif not _same(task, _rewritten(method, task.instruction, reply, [calls[key] for key in draft.requests])):
             yield f"the instances of task {task.id} are not those of the replies that they came from"
 

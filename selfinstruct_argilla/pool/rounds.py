@@ -35,13 +35,15 @@ class Wave:
 
 @dataclass(frozen=True)
 class Draft:
-    """A novel instruction that waits for its instances. `position` is its place in the wave, in request order."""
+    """A novel instruction that waits for its instances. `position` is its place in the wave, in request order;
+    `judged_in` the round whose filters it passed."""
 
     round: int
     wave: int
     position: int
     instruction: str
     request: str
+    judged_in: int
     requests: tuple[str, ...] = ()
     task_id: str | None = None
 
@@ -222,4 +224,5 @@ def _round(row: Row[Any]) -> Round:
 
 
 def _draft(row: Row[Any]) -> Draft:
-    return Draft(row.round, row.wave, row.position, row.instruction, row.request, tuple(row.requests), row.task_id)
+    place = (row.round, row.wave, row.position)
+    return Draft(*place, row.instruction, row.request, row.judged_in, tuple(row.requests), row.task_id)

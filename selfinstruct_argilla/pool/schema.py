@@ -96,6 +96,7 @@ drafts = Table(
     Column("round", Integer, nullable=False),
     Column("wave", Integer, nullable=False),
     Column("position", Integer, nullable=False),
+    Column("judged_in", Integer, nullable=False),  # the round whose filters it passed
     Column("state", Text, nullable=False),  # open | admitted | discarded
     Column("instruction", Text, nullable=False),
     Column("request", Text, nullable=False),

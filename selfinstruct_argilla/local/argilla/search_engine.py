@@ -195,9 +195,11 @@ class DatabaseSearchEngine(SearchEngine):
                 record_ids, scores = await _text_matches(session, dataset, query, filter, sort)
             elif user_id is None or sort:
                 statement = await _matching_records(session, dataset, filter, sort)
-                page_ids = list((await session.execute(statement.offset(offset).limit(limit))).scalars())
                 count = select(func.count()).select_from(statement.order_by(None).subquery())
                 total = (await session.execute(count)).scalar_one()
+                page_ids: list[str] = []
+                if offset < total:  # else looking for the page would read everything once more
+                    page_ids = list((await session.execute(statement.offset(offset).limit(limit))).scalars())
                 return _page(page_ids, None if sort else [1.0] * len(page_ids), total)
             else:
                 record_ids = await _all_matching_ids(session, dataset, filter)

@@ -172,6 +172,8 @@ def _any_element(
     else:
         scalar, element = json.number(column, *keys), json.element_number(rows)
     in_list = select(literal(1)).select_from(rows).where(condition(element)).exists()
+    if value_type == "number":  # hardly ever a list: ask about that last
+        return or_(condition(scalar), and_(json.is_array(column, *keys), in_list))
     return case((json.is_array(column, *keys), in_list), else_=condition(scalar))
 
 
@@ -197,6 +199,8 @@ def _bound(numbers: list[int | float], json: JsonSql) -> list[Any]:
 
 
 def _between(value: ColumnElement[Any], lower: Any, upper: Any) -> ColumnElement[bool]:
+    if lower is not None and upper is not None:
+        return value.between(lower, upper)  # reads the value once
     bounds = [value >= lower] if lower is not None else []
     return and_(true(), *bounds, *([value <= upper] if upper is not None else []))
 
