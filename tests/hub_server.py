@@ -143,6 +143,7 @@ def running() -> Iterator[Hub]:
 class Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
 
     def setup(self) -> None:
         super().setup()
