@@ -28,9 +28,12 @@ from .pool.jsonl import read_tasks
 from .pool.pool import ImportResult, TaskPool
 from .pool.status import PoolStatus, pool_status
 from .recipe import BUNDLED_RUBRICS, LOCAL, NO_KEY, Recipe, secret
+from .scaffold import RECIPE, continue_project
+from .tasks import Status
 
 if TYPE_CHECKING:
     from .release.publish import PublishResult
+    from .release.pull import PullResult
     from .review.argilla_client import ArgillaClient
     from .review.push import PushResult
     from .review.rubric import Rubric
@@ -51,6 +54,23 @@ def open_project(recipe: Recipe | str | Path, *, overrides: Iterable[str] = (), 
     if not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe, overrides)
     return Project(recipe, TaskPool.open(recipe.pool_url), model)
+
+
+def project_from_hub(
+    repo: str, directory: str | Path | None = None, *, revision: str | None = None, progress: Progress = silent
+) -> Path:
+    """The recipe of a new project that goes on from the dataset `ORG/NAME[:CONFIG]`, with what its release says of
+    how it was made; its pool is empty until `Project.pull`. The folder is by default named as the dataset; one that
+    has a recipe already is left as it is. Raises ReleaseError and UsageError."""
+    from .release.pull import look, recipe_values
+
+    directory = Path(directory) if directory is not None else Path(repo.partition(":")[0].rpartition("/")[2])
+    if (directory / RECIPE).exists():
+        return directory / RECIPE
+    found = look(repo, revision=revision, progress=progress)
+    recipe, values = recipe_values(found)
+    version = f" at {found.manifest['version']}" if found.manifest else ""
+    return continue_project(directory, recipe, values, heading=f"Goes on from {found.source}{version}.")
 
 
 class Project:
@@ -186,6 +206,15 @@ class Project:
             allow=allow,
             progress=progress,
         )
+
+    def pull(
+        self, repo: str, *, revision: str | None = None, status: Status | None = None, progress: Progress = silent
+    ) -> PullResult:
+        """A dataset `ORG/NAME[:CONFIG]` of the Hub into the pool: a release with all it knows, so that the pool can
+        publish the next version; tasks of another dataset as candidates, or as the `status` seed."""
+        from .release.pull import look, pull
+
+        return pull(self.pool, look(repo, revision=revision, progress=progress), status=status, progress=progress)
 
     def verify(self) -> Verification:
         """Proves that every generated task follows from the journal."""

@@ -144,6 +144,16 @@ class Bootstrap(Section):
     sampling: StepSampling = StepSampling()
 
     @property
+    def demonstrations_in_force(self) -> tuple[int, int]:
+        """How many seed and generated tasks a prompt shows: what the recipe says, else the method's own numbers."""
+        seed, generated = {"self_instruct": (6, 2), "alpaca": (3, 0)}[self.method]
+        given = self.demonstrations
+        return (
+            seed if given.seed is None else given.seed,
+            generated if given.generated is None else given.generated,
+        )
+
+    @property
     def novelty_in_force(self) -> Novelty:
         """The faithful mode compares words as the reference does, whatever the recipe says."""
         return Novelty(threshold=self.novelty.threshold, tokens="rouge") if self.faithful else self.novelty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfinstruct_argilla.analysis.agreement import (
+    Estimate,
     agreement,
     cohen_kappa,
     fleiss_kappa,
@@ -103,12 +105,52 @@ def test_all_at_once_agrees_with_each_alone(table: list[list[int | None]]) -> No
         assert not rated
         return
     assert result.items == len(rated)
-    assert result.percent == percent_agreement(ratings)
-    assert result.alpha == krippendorff_alpha(ratings, order=LEVELS)
-    assert result.fleiss_kappa == fleiss_kappa(ratings)
+    assert result.percent.value == pytest.approx(percent_agreement(ratings))
+    assert value(result.alpha) == pytest.approx(krippendorff_alpha(ratings))
+    assert value(result.ordinal_alpha) == pytest.approx(krippendorff_alpha(ratings, order=LEVELS))
+    assert value(result.fleiss_kappa) == pytest.approx(fleiss_kappa(ratings))
     assert sum(pair.items for pair in result.pairs) == sum(len(row) * (len(row) - 1) // 2 for row in rated)
-    if result.alpha_interval is not None:
-        assert result.alpha_interval == agreement(ratings, order=LEVELS).alpha_interval  # type: ignore[union-attr]
+    for name in ("kappa", "rho"):
+        known = [(getattr(pair, name), pair.items) for pair in result.pairs if getattr(pair, name) is not None]
+        mean = sum(figure * n for figure, n in known) / sum(n for _, n in known) if known else None
+        assert value(getattr(result, name)) == pytest.approx(mean)
+    assert result == agreement(ratings, order=LEVELS)
+
+
+def value(estimate: Estimate | None) -> float | None:
+    return estimate.value if estimate is not None else None
+
+
+def test_every_interval_is_that_of_resampled_items() -> None:
+    """The percentile bootstrap, done the slow way: items drawn with replacement, each statistic worked out again."""
+    random = np.random.default_rng(3)
+    truth = random.integers(1, 5, 60)
+    ratings = [
+        {n: int(np.clip(t + random.integers(-1, 2), 1, 4)) for n in ("ann", "bob", "eve") if random.random() < 0.9}
+        for t in truth
+    ]
+    result = agreement(ratings, order=LEVELS)
+    assert result is not None
+    samples = [[ratings[i] for i in random.integers(0, len(ratings), len(ratings))] for _ in range(400)]
+    slow = {
+        "percent": percent_agreement,
+        "fleiss_kappa": fleiss_kappa,
+        "alpha": krippendorff_alpha,
+        "ordinal_alpha": lambda sample: krippendorff_alpha(sample, order=LEVELS),
+    }
+    for name, statistic in slow.items():
+        estimate = getattr(result, name)
+        low, high = np.quantile([statistic(sample) for sample in samples], [0.025, 0.975])
+        assert estimate.interval == pytest.approx((low, high), abs=0.05), name
+        assert estimate.interval[0] < estimate.value < estimate.interval[1]
+
+
+def test_a_large_review_is_quick() -> None:
+    random = np.random.default_rng(5)
+    table = random.integers(0, 2, (50_000, 3))
+    started = time.perf_counter()
+    agreement([dict(zip(("ann", "bob", "eve"), map(int, row), strict=True)) for row in table])
+    assert time.perf_counter() - started < 10
 
 
 def test_nothing_rated_twice_is_no_agreement() -> None:
@@ -126,8 +168,9 @@ def test_the_interval_narrows_around_alpha() -> None:
     assert narrow is not None
     assert wide is not None
     assert narrow.alpha is not None
-    assert narrow.alpha_interval is not None
-    assert wide.alpha_interval is not None
-    assert narrow.alpha_interval[0] < narrow.alpha < narrow.alpha_interval[1]
-    assert narrow.alpha_interval[1] - narrow.alpha_interval[0] < wide.alpha_interval[1] - wide.alpha_interval[0]
-    assert narrow.alpha == pytest.approx(0.6, abs=0.05)
+    assert wide.alpha is not None
+    assert narrow.alpha.interval is not None
+    assert wide.alpha.interval is not None
+    assert narrow.alpha.interval[0] < narrow.alpha.value < narrow.alpha.interval[1]
+    assert narrow.alpha.interval[1] - narrow.alpha.interval[0] < wide.alpha.interval[1] - wide.alpha.interval[0]
+    assert narrow.alpha.value == pytest.approx(0.6, abs=0.05)

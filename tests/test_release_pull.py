@@ -19,7 +19,7 @@ from selfinstruct_argilla.errors import ReleaseError, TaskConflictError
 from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.release.foreign import questions, task_from_row
 from selfinstruct_argilla.release.publish import publish
-from selfinstruct_argilla.release.pull import pull
+from selfinstruct_argilla.release.pull import look, pull
 from selfinstruct_argilla.tasks import Instance, Origin, Provenance, Status, Task, Verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, in each upload

@@ -5,18 +5,20 @@ about agreement and is passed over. Every statistic is None where it is not defi
 
 - percent agreement: the share of pairs of ratings of one item that are equal;
 - Cohen's κ (1960) of two annotators; Fleiss' κ (1971) of items with equally many ratings;
-- Krippendorff's α (2004; nominal, ordinal), with a percentile bootstrap interval over items;
+- Krippendorff's α (2004; nominal, ordinal) of any number of annotators, with gaps;
 - Spearman's ρ of two annotators, ties sharing their mean rank; Wilson's interval (1927) of a share.
+
+`agreement` gives them all, each with a 95 % percentile bootstrap interval over items.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,15 @@ Ratings = Sequence[Mapping[str, Hashable]]
 Level = Literal["nominal", "ordinal"]
 _Array = npt.NDArray[np.float64]
 _RESAMPLES = 1000
-_RESAMPLES_AT_ONCE = 50  # bounds memory: weights of 50 resamples × items
+_WEIGHTS_AT_ONCE = 2_000_000  # bounds memory: resamples × patterns
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic and its 95 % bootstrap interval."""
+
+    value: float
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -43,40 +53,63 @@ class PairAgreement:
 @dataclass(frozen=True)
 class Agreement:
     """Agreement on one question. `kappa` and `rho` are means over pairs of annotators, weighted by their common items;
-    `alpha_interval` is the 95 % bootstrap interval of α, which is ordinal where the categories have an order."""
+    `alpha` is nominal; `ordinal_alpha` and `rho` are there where the categories have an order."""
 
     items: int
     annotators: int
-    percent: float
-    kappa: float | None
-    fleiss_kappa: float | None
-    alpha: float | None
-    alpha_interval: tuple[float, float] | None
-    rho: float | None
+    percent: Estimate
+    kappa: Estimate | None
+    fleiss_kappa: Estimate | None
+    alpha: Estimate | None
+    ordinal_alpha: Estimate | None
+    rho: Estimate | None
     pairs: tuple[PairAgreement, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures without anybody's name; an interval stands beside its statistic, as `…_interval`."""
+        named = {
+            "percent": self.percent,
+            "cohen_kappa": self.kappa,
+            "fleiss_kappa": self.fleiss_kappa,
+            "krippendorff_alpha": self.alpha,
+            "krippendorff_alpha_ordinal": self.ordinal_alpha,
+            "spearman_rho": self.rho,
+        }
+        found: dict[str, Any] = {"records": self.items, "annotators": self.annotators}
+        for name, estimate in named.items():
+            found[name] = estimate.value if estimate else None
+            found[f"{name}_interval"] = list(estimate.interval) if estimate and estimate.interval else None
+        return found
 
 
 def agreement(ratings: Ratings, *, order: Sequence[Hashable] | None = None) -> Agreement | None:
     """Everything about one question, or None where no item was rated twice.
 
-    order: the categories from lowest to highest, where they have an order; then α is ordinal and ρ is given.
+    order: the categories from lowest to highest, where they have an order.
     """
     rated = [item for item in ratings if len(item) >= 2]
     if not rated:
         return None
-    level: Level = "ordinal" if order is not None else "nominal"
-    pairs = tuple(_pairs(rated, order))
-    counts = _counts(rated, order)
+    patterns = _Patterns(rated, order)
+    point = {name: float(value[0]) for name, value in patterns.statistics(patterns.times[None, :]).items()}
+    samples = [patterns.statistics(weights) for weights in patterns.resampled()]
+    resampled = {name: np.concatenate([sample[name] for sample in samples]) for name in point}
+    found = {
+        name: None if math.isnan(value) else Estimate(value, _interval(resampled[name]))
+        for name, value in point.items()
+    }
+    percent = found["percent"]
+    assert percent is not None
     return Agreement(
         items=len(rated),
         annotators=len({name for item in rated for name in item}),
-        percent=percent_agreement(rated) or 0.0,
-        kappa=_weighted_mean([(pair.kappa, pair.items) for pair in pairs]),
-        fleiss_kappa=fleiss_kappa(rated),
-        alpha=_alpha(_coincidences(counts).sum(axis=0), level),
-        alpha_interval=_alpha_interval(counts, level),
-        rho=_weighted_mean([(pair.rho, pair.items) for pair in pairs]),
-        pairs=pairs,
+        percent=percent,
+        kappa=found["kappa"],
+        fleiss_kappa=found["fleiss_kappa"],
+        alpha=found["nominal"],
+        ordinal_alpha=found.get("ordinal"),
+        rho=found.get("rho"),
+        pairs=tuple(patterns.pairs()),
     )
 
 
@@ -91,25 +124,16 @@ def percent_agreement(ratings: Ratings) -> float | None:
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
     """Agreement of two annotators beyond what their own frequencies would give by chance."""
-    total = len(first)
-    if total == 0:
-        return None
-    observed = sum(a == b for a, b in zip(first, second, strict=True)) / total
-    ones, others = Counter(first), Counter(second)
-    chance = sum(count * others[category] for category, count in ones.items()) / total**2
-    return (observed - chance) / (1 - chance) if chance < 1 else None
+    return _number(_kappa(_table(first, second, list(dict.fromkeys([*first, *second])))))
 
 
 def fleiss_kappa(ratings: Ratings) -> float | None:
     """Fleiss' κ, which wants equally many ratings: over the items that have their commonest number (at least 2)."""
-    sizes = Counter(len(item) for item in ratings if len(item) >= 2)
-    if not sizes:
+    rated = [item for item in ratings if len(item) >= 2]
+    if not rated:
         return None
-    size = max(sizes, key=lambda n: (sizes[n], n))
-    counts = _counts([item for item in ratings if len(item) == size], None)
-    observed = float(((counts * (counts - 1)).sum(axis=1) / (size * (size - 1))).mean())
-    chance = float(((counts.sum(axis=0) / counts.sum()) ** 2).sum())
-    return (observed - chance) / (1 - chance) if chance < 1 else None
+    patterns = _Patterns(rated, None)
+    return _number(patterns.fleiss(patterns.times[None, :]))
 
 
 def krippendorff_alpha(ratings: Ratings, *, order: Sequence[Hashable] | None = None) -> float | None:
@@ -117,17 +141,13 @@ def krippendorff_alpha(ratings: Ratings, *, order: Sequence[Hashable] | None = N
     rated = [item for item in ratings if len(item) >= 2]
     if not rated:
         return None
-    return _alpha(_coincidences(_counts(rated, order)).sum(axis=0), "ordinal" if order is not None else "nominal")
+    patterns = _Patterns(rated, order)
+    return _number(patterns.alpha(patterns.times[None, :], "ordinal" if order is not None else "nominal"))
 
 
 def spearman_rho(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Rank correlation of two annotators; None where one of them rated everything alike."""
-    if len(first) < 2:
-        return None
-    a, b = _ranks(first), _ranks(second)
-    a, b = a - a.mean(), b - b.mean()
-    scale = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
-    return float((a * b).sum()) / scale if scale else None
+    return _number(_rho(_table(first, second, sorted({*first, *second}))))
 
 
 def wilson_interval(successes: int, total: int, *, z: float = 1.959963984540054) -> tuple[float, float] | None:
@@ -144,90 +164,145 @@ def wilson_interval(successes: int, total: int, *, z: float = 1.959963984540054)
 # inside -------------------------------------------------------------------------------------------
 
 
-def _pairs(ratings: Ratings, order: Sequence[Hashable] | None) -> list[PairAgreement]:
-    ranks = {category: float(rank) for rank, category in enumerate(order)} if order is not None else None
-    common: dict[tuple[str, str], tuple[list[Hashable], list[Hashable]]] = {}
-    for item in ratings:
-        for first, second in combinations(sorted(item), 2):
-            ones, others = common.setdefault((first, second), ([], []))
-            ones.append(item[first])
-            others.append(item[second])
-    return [
-        PairAgreement(
-            first=first,
-            second=second,
-            items=len(ones),
-            percent=sum(a == b for a, b in zip(ones, others, strict=True)) / len(ones),
-            kappa=cohen_kappa(ones, others),
-            rho=spearman_rho([ranks[a] for a in ones], [ranks[b] for b in others]) if ranks is not None else None,
-        )
-        for (first, second), (ones, others) in sorted(common.items())
-    ]
+class _Patterns:
+    """Items that the same people rated alike, counted: to resample items is to draw these counts anew.
+
+    Each statistic takes `weights`, samples × patterns, and gives one value a sample, NaN where it is not defined.
+    """
+
+    def __init__(self, rated: Ratings, order: Sequence[Hashable] | None) -> None:
+        self.ordered = order is not None
+        counted = Counter(tuple(sorted(item.items(), key=lambda rating: rating[0])) for item in rated)
+        values = order if order is not None else list(dict.fromkeys(v for item in rated for v in item.values()))
+        column = {value: number for number, value in enumerate(values)}
+        self.times = np.array(list(counted.values()), dtype=np.float64)
+        self._size = len(column)
+        self._counts = np.zeros((len(counted), len(column)))
+        cells: dict[tuple[str, str], tuple[list[int], list[int]]] = {}
+        for row, pattern in enumerate(counted):
+            for _, value in pattern:
+                self._counts[row, column[value]] += 1
+            for (first, one), (second, other) in combinations(pattern, 2):
+                rows, chosen = cells.setdefault((first, second), ([], []))
+                rows.append(row)
+                chosen.append(column[one] * len(column) + column[other])
+        self._cells = {pair: (np.array(r), np.array(c)) for pair, (r, c) in sorted(cells.items())}
+        self._raters = self._counts.sum(axis=1)
+        both = self._counts[:, :, None] * self._counts[:, None, :]
+        diagonal = np.arange(len(column))
+        both[:, diagonal, diagonal] -= self._counts
+        self._equal = both[:, diagonal, diagonal].sum(axis=1)
+        self._coincidences = (both / (self._raters - 1)[:, None, None]).reshape(len(counted), -1)
+        sizes = np.unique(self._raters)
+        self._commonest = max(sizes, key=lambda n: (self.times[self._raters == n].sum(), n))
+
+    def resampled(self) -> Iterator[_Array]:
+        """Weights of bootstrap samples, from a fixed seed so that the same ratings give the same intervals."""
+        items = int(self.times.sum())
+        random = np.random.default_rng(0)
+        at_once = max(1, _WEIGHTS_AT_ONCE // len(self.times))
+        for start in range(0, _RESAMPLES, at_once):
+            size = min(at_once, _RESAMPLES - start)
+            yield random.multinomial(items, self.times / items, size=size).astype(np.float64)
+
+    def statistics(self, weights: _Array) -> dict[str, _Array]:
+        tables = [self._tables(pair, weights) for pair in self._cells]
+        found = {
+            "percent": _ratio(weights @ self._equal, weights @ (self._raters * (self._raters - 1))),
+            "kappa": _mean([(_kappa(table), table.sum(axis=(1, 2))) for table in tables]),
+            "fleiss_kappa": self.fleiss(weights),
+            "nominal": self.alpha(weights, "nominal"),
+        }
+        if self.ordered:
+            found["ordinal"] = self.alpha(weights, "ordinal")
+            found["rho"] = _mean([(_rho(table), table.sum(axis=(1, 2))) for table in tables])
+        return found
+
+    def fleiss(self, weights: _Array) -> _Array:
+        rows = self._raters == self._commonest
+        weights, counts, size = weights[:, rows], self._counts[rows], self._commonest
+        items = weights.sum(axis=1)
+        observed = _ratio(weights @ self._equal[rows], items * size * (size - 1))
+        chance = (_ratio(weights @ counts, (items * size)[:, None]) ** 2).sum(axis=1)
+        return _ratio(observed - chance, 1 - chance)
+
+    def alpha(self, weights: _Array, level: Level) -> _Array:
+        coincidences = (weights @ self._coincidences).reshape(-1, self._size, self._size)
+        sums = coincidences.sum(axis=1)
+        if level == "nominal":
+            distances = 1 - np.eye(self._size)
+        else:
+            middle = sums.cumsum(axis=1) - sums / 2
+            distances = (middle[:, :, None] - middle[:, None, :]) ** 2
+        observed = (coincidences * distances).sum(axis=(1, 2))
+        expected = (sums[:, :, None] * sums[:, None, :] * distances).sum(axis=(1, 2))
+        return 1 - _ratio(observed * (sums.sum(axis=1) - 1), expected)
+
+    def pairs(self) -> Iterator[PairAgreement]:
+        for first, second in self._cells:
+            table = self._tables((first, second), self.times[None, :])
+            items = int(table.sum())
+            rho = _number(_rho(table)) if self.ordered else None
+            yield PairAgreement(first, second, items, float(np.trace(table[0])) / items, _number(_kappa(table)), rho)
+
+    def _tables(self, pair: tuple[str, str], weights: _Array) -> _Array:
+        """Contingency tables of two annotators, samples × categories × categories."""
+        rows, cells = self._cells[pair]
+        places = np.zeros((len(rows), self._size**2))
+        places[np.arange(len(rows)), cells] = 1
+        tables: _Array = (weights[:, rows] @ places).reshape(-1, self._size, self._size)
+        return tables
 
 
-def _counts(ratings: Ratings, order: Sequence[Hashable] | None) -> _Array:
-    """How many people chose each category, items × categories; categories in their order where they have one."""
-    categories = order if order is not None else list(dict.fromkeys(v for item in ratings for v in item.values()))
+def _table(first: Sequence[Any], second: Sequence[Any], categories: Sequence[Any]) -> _Array:
+    """The contingency table of two annotators, 1 × categories × categories."""
     column = {category: number for number, category in enumerate(categories)}
-    counts = np.zeros((len(ratings), len(column)))
-    for row, item in enumerate(ratings):
-        for category in item.values():
-            counts[row, column[category]] += 1
-    return counts
+    table = np.zeros((1, len(column), len(column)))
+    for one, other in zip(first, second, strict=True):
+        table[0, column[one], column[other]] += 1
+    return table
 
 
-def _coincidences(counts: _Array) -> _Array:
-    """Each item's part of Krippendorff's coincidence matrix, items × categories × categories."""
-    pairs = counts[:, :, None] * counts[:, None, :]
-    diagonal = np.arange(counts.shape[1])
-    pairs[:, diagonal, diagonal] -= counts
-    weighted: _Array = pairs / (counts.sum(axis=1) - 1)[:, None, None]
-    return weighted
+def _kappa(tables: _Array) -> _Array:
+    items = tables.sum(axis=(1, 2))
+    chance = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
+    return _ratio(items * np.trace(tables, axis1=1, axis2=2) - chance, items**2 - chance)
 
 
-def _alpha(coincidences: _Array, level: Level) -> float | None:
-    sums = coincidences.sum(axis=0)
-    distances = _distances(sums, level)
-    observed = float((coincidences * distances).sum())
-    expected = float((np.outer(sums, sums) * distances).sum()) / (float(sums.sum()) - 1)
-    return 1 - observed / expected if expected > 0 else None
+def _rho(tables: _Array) -> _Array:
+    rows, columns = tables.sum(axis=2), tables.sum(axis=1)
+    one, other = _centred_ranks(rows), _centred_ranks(columns)
+    together = (tables * one[:, :, None] * other[:, None, :]).sum(axis=(1, 2))
+    return _ratio(together, np.sqrt((rows * one**2).sum(axis=1) * (columns * other**2).sum(axis=1)))
 
 
-def _distances(sums: _Array, level: Level) -> _Array:
-    """Squared distances between categories, given how often each occurs."""
-    if level == "nominal":
-        return 1 - np.eye(len(sums))
-    middle = np.cumsum(sums) - sums / 2
-    distances: _Array = (middle[:, None] - middle[None, :]) ** 2
-    return distances
-
-
-def _alpha_interval(counts: _Array, level: Level) -> tuple[float, float] | None:
-    """Percentile bootstrap over items, from a fixed seed so that the same ratings give the same interval."""
-    items, categories = counts.shape
-    parts = _coincidences(counts).reshape(items, categories * categories)
-    random = np.random.default_rng(0)
-    found = []
-    for start in range(0, _RESAMPLES, _RESAMPLES_AT_ONCE):
-        size = min(_RESAMPLES_AT_ONCE, _RESAMPLES - start)
-        weights = random.multinomial(items, np.full(items, 1 / items), size=size)
-        for total in weights @ parts:
-            alpha = _alpha(total.reshape(categories, categories), level)
-            if alpha is not None:
-                found.append(alpha)
-    if not found:
-        return None
-    low, high = np.quantile(found, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _ranks(values: Sequence[float]) -> _Array:
-    _, inverse, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks: _Array = (ends - (counts - 1) / 2)[inverse]
+def _centred_ranks(frequencies: _Array) -> _Array:
+    """The mean rank of each category, less the mean of all ranks."""
+    ranks: _Array = frequencies.cumsum(axis=1) - frequencies / 2 - frequencies.sum(axis=1)[:, None] / 2
     return ranks
 
 
-def _weighted_mean(values: Sequence[tuple[float | None, int]]) -> float | None:
-    known = [(value, weight) for value, weight in values if value is not None]
-    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known) if known else None
+def _ratio(above: _Array, below: _Array) -> _Array:
+    """`above / below`, NaN where nothing positive is below."""
+    result = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
+    np.divide(above, below, out=result, where=np.broadcast_to(below > 1e-12, result.shape))
+    return result
+
+
+def _mean(parts: Sequence[tuple[_Array, _Array]]) -> _Array:
+    """The mean of values where they are defined, weighted."""
+    values = np.array([np.nan_to_num(value) for value, _ in parts])
+    weights = np.array([np.where(np.isnan(value), 0.0, weight) for value, weight in parts])
+    return _ratio((values * weights).sum(axis=0), weights.sum(axis=0))
+
+
+def _interval(values: _Array) -> tuple[float, float] | None:
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return None
+    low, high = np.quantile(defined, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _number(values: _Array) -> float | None:
+    return None if math.isnan(values[0]) else float(values[0])

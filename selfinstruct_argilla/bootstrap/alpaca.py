@@ -42,9 +42,7 @@ class Alpaca:
         self._seeds = sorted(seeds, key=lambda task: task.id)
         self.template: Template = load_template(recipe.language)
         self._filter = InstructionFilter.of(recipe.bootstrap.filters, self.template.filters)
-        shown = recipe.bootstrap.demonstrations
-        self._seed_count = 3 if shown.seed is None else shown.seed
-        self._generated_count = shown.generated or 0
+        self._seed_count, self._generated_count = recipe.bootstrap.demonstrations_in_force
 
     @property
     def _shown(self) -> int:

@@ -34,9 +34,7 @@ class SelfInstruct:
         self._seeds = sorted(seeds, key=lambda task: task.id)
         self.template: Template = load_template(recipe.language)
         self._filter = InstructionFilter.of(recipe.bootstrap.filters, self.template.filters)
-        shown = recipe.bootstrap.demonstrations
-        self._seed_count = 6 if shown.seed is None else shown.seed
-        self._generated_count = 2 if shown.generated is None else shown.generated
+        self._seed_count, self._generated_count = recipe.bootstrap.demonstrations_in_force
 
     @property
     def tasks_per_request(self) -> int:

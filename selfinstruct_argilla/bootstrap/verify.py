@@ -28,10 +28,13 @@ class Verification:
 
 def verify(pool: TaskPool) -> Verification:
     """Checks the journal's own digests, then each generated task against the replies that it came from, as the recipe
-    of the round that judged it reads them. Tasks that people edited are checked as they were before."""
+    of the round that judged it reads them. Tasks that people edited are checked as they were before; tasks of a
+    release that was pulled came from another pool's journal, and are left out."""
     problems = list(pool.journal.damage())
     originals = pool.originals()
-    tasks = [originals.get(task.id, task) for task in pool.tasks() if task.origin is Origin.GENERATED]
+    pulled = pool.pulled_ids()
+    ours = [task for task in pool.tasks() if task.origin is Origin.GENERATED and task.id not in pulled]
+    tasks = [originals.get(task.id, task) for task in ours]
     seeds = pool.tasks(Status.SEED)
     recipes = pool.rounds.recipes().items()
     methods = {number: method_of(Recipe.model_validate(values), seeds) for number, values in recipes}

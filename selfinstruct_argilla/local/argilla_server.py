@@ -151,8 +151,9 @@ class ArgillaServer:
                     _child_environment(settings),
                     running,
                 )
-            progress("Starting Argilla", None)
             endpoint = _endpoint(running, credentials)
+            if not _answers(endpoint):
+                progress("Starting Argilla", None)
             self._daemon.wait_until(lambda: _answers(endpoint), _START_TIMEOUT)
         return endpoint
 

@@ -80,8 +80,9 @@ class ModelServer:
                         f"The local model {running['name']} is running on port {running['port']}.",
                         hint=f"Stop it first: sia model stop, then {_START} again.",
                     )
-                progress("Starting the local model", None)
                 endpoint = _endpoint(running)
+                if not _answers(endpoint):
+                    progress("Starting the local model", None)
                 self._daemon.wait_until(lambda: _answers(endpoint), _START_TIMEOUT)
         except OSError as exc:
             raise LocalError(

@@ -24,6 +24,8 @@ from .releases import Releases
 from .reviews import Reviews
 from .rounds import Rounds
 
+PULLED = "pulled"  # the event that brings in a task of a published release
+
 
 @dataclass(frozen=True)
 class Event:
@@ -106,6 +108,12 @@ class TaskPool:
         """Edited tasks as they were before people edited them, by id."""
         with reading(self.engine) as connection:
             return load_originals(connection)
+
+    def pulled_ids(self) -> set[str]:
+        """Tasks that came with a published release; the journal of another pool tells where they are from."""
+        with reading(self.engine) as connection:
+            query = select(schema.events.c.task_id).where(schema.events.c.kind == PULLED)
+            return set(connection.execute(query).scalars())
 
     def counts(self) -> dict[str, int]:
         """Tasks by status; every status is a key."""
@@ -200,12 +208,8 @@ class PoolWriter:
         )
 
     def next_ids(self, prefix: str, count: int) -> list[str]:
-        """Ids of new tasks, in order of creation, zero-padded so that they sort by it."""
-        column = schema.tasks.c.id
-        like = column.like(f"{prefix}\\_%", escape="\\") & (func.length(column) == len(prefix) + 9)
-        taken = self.connection.execute(select(column).where(like).order_by(column.desc())).scalars()
-        numbers = (int(id[-8:]) for id in taken if re.fullmatch(r"[0-9]{8}", id[-8:]))  # others may have come in
-        start = next(numbers, 0) + 1
+        """Ids of new tasks, in order of creation, zero-padded so that they sort by it; none that was ever published."""
+        start = 1 + max(self._last_number(column, prefix) for column in (schema.tasks.c.id, schema.splits.c.task_id))
         return [f"{prefix}_{number:08d}" for number in range(start, start + count)]
 
     def move(self, task_id: str, after: Status, *, kind: str, detail: dict[str, Any] | None = None) -> None:
@@ -267,6 +271,12 @@ class PoolWriter:
         return changed
 
     # inside ------------------------------------------------------------------------------------
+
+    def _last_number(self, column: Any, prefix: str) -> int:
+        like = column.like(f"{prefix}\\_%", escape="\\") & (func.length(column) == len(prefix) + 9)
+        taken = self.connection.execute(select(column).where(like).order_by(column.desc())).scalars()
+        numbers = (int(id[-8:]) for id in taken if re.fullmatch(r"[0-9]{8}", id[-8:]))  # others may have come in
+        return next(numbers, 0)
 
     def _original(self, task: Task) -> Task:
         return load_originals(self.connection, [task.id]).get(task.id, task)

@@ -125,7 +125,9 @@ class Rounds:
     def start_round(
         connection: Connection, *, method: str, target: int, fingerprint: str, recipe: dict[str, Any]
     ) -> Round:
-        number = 1 + int(connection.execute(select(func.coalesce(func.max(schema.rounds.c.number), 0))).scalar_one())
+        last = connection.execute(select(func.max(schema.rounds.c.number))).scalar_one() or 0
+        pulled = connection.execute(select(func.max(schema.tasks.c.round))).scalar_one() or 0  # rounds of another pool
+        number = 1 + max(last, pulled)
         values = {"number": number, "method": method, "target": target, "fingerprint": fingerprint, "state": "open"}
         connection.execute(insert(schema.rounds).values(**values, recipe=recipe, started_at=now()))
         return Round(**values)  # type: ignore[arg-type]

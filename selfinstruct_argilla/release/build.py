@@ -151,11 +151,11 @@ def plan_release(
             "name": recipe.name,
             "fingerprint": recipe.fingerprint,
             "method": recipe.bootstrap.method,
-            "demonstrations": {
-                "seed": recipe.bootstrap.demonstrations.seed,
-                "generated": recipe.bootstrap.demonstrations.generated,
-            },
+            "demonstrations": dict(zip(("seed", "generated"), recipe.bootstrap.demonstrations_in_force, strict=True)),
             "novelty_threshold": recipe.bootstrap.novelty.threshold,
+            "seeds": recipe.release.include.seeds,
+            "splits": recipe.release.splits.model_dump(),
+            "holdout": [name for name in recipe.release.holdout if not recipe.path(name).exists()],  # of the Hub
         },
         "review": dict(source.review),
         "pool": {"id": source.pool_id, "revision": source.revision},

@@ -70,7 +70,8 @@ def publish(
     if previous is not None and pool.releases.manifest(target.name, previous["version"]) != previous:
         raise ReleaseError(
             f"{target.name} holds {previous['version']}, which this pool knows nothing of",
-            hint="Publish from the pool that made it, go on from it with sia pull, or name another target.",
+            hint="Publish from the pool that made it, take it in first (sia pull RECIPE --repo ORG/NAME), or name "
+            "another target.",
         )
     mended = None if dry_run else target.mend(held)
     settled = held.whole and not held.spent

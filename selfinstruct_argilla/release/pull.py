@@ -6,15 +6,34 @@ next version of it. Another dataset brings candidates (or seeds), which people h
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReleaseError, TaskConflictError
-from ..pool.pool import TaskPool
+from ..errors import ReleaseError, TaskConflictError, UsageError
+from ..pool.pool import PULLED, TaskPool
+from ..recipe import BUNDLED_RUBRICS, bundled_recipes
 from ..tasks import Instance, Origin, Provenance, Status, Task
 from .build import Manifest, Progress, data_file, read_manifest, sha256
 from .foreign import id_prefix, read_rows, task_from_row
+
+_RECIPE = "self_instruct"  # the bundled recipe of a project whose dataset says nothing of a method
+
+
+@dataclass(frozen=True)
+class Found:
+    """A dataset on the Hub at one commit; `manifest` where it is to be read as a release of ours, `config` where one
+    was named (`ORG/NAME:CONFIG`)."""
+
+    repo: str
+    config: str | None
+    commit: str
+    manifest: Manifest | None
+
+    @property
+    def source(self) -> str:
+        return f"{self.repo}:{self.config}" if self.config else self.repo
 
 
 @dataclass(frozen=True)
@@ -29,45 +48,100 @@ class PullResult:
     skipped: int
 
 
-def pull(
-    pool: TaskPool,
-    repo: str,
-    *,
-    revision: str | None = None,
-    status: Status = Status.CANDIDATE,
-    progress: Progress | None = None,
-) -> PullResult:
-    """Takes in the dataset `ORG/NAME` at a tag, branch or commit (by default the head of main).
+def look(repo: str, *, revision: str | None = None, progress: Progress | None = None) -> Found:
+    """What the dataset `ORG/NAME[:CONFIG]` is, at a tag, branch or commit (by default the head of main).
 
-    `status`, candidate or seed, is what tasks of a foreign dataset become; those of a release are accepted (or seeds)
-    as they were. Raises ReleaseError, and TaskConflictError where the pool has one of the ids with other content.
+    Raises ReleaseError where it cannot be found.
     """
     from . import hub
 
-    tell = progress or (lambda message, fraction: None)
-    tell(f"Looking at {repo}", None)
+    if progress:
+        progress(f"Looking at {repo}", None)
     name, _, config = repo.partition(":")
     commit, has_manifest = hub.find(name, revision)
-    if not has_manifest or config:
+    manifest = None
+    if has_manifest and not config:
+        manifest = read_manifest(hub.download(name, "manifest.json", commit).read_bytes(), name)
+    return Found(name, config or None, commit, manifest)
+
+
+def pull(pool: TaskPool, found: Found, *, status: Status | None = None, progress: Progress | None = None) -> PullResult:
+    """Takes in what `look` found.
+
+    `status` is what tasks of a foreign dataset become, candidates (as without it) or seeds; those of a release are
+    accepted, or seeds, as they were. Raises ReleaseError, and TaskConflictError where the pool has one of the ids with
+    other content.
+    """
+    tell = progress or (lambda message, fraction: None)
+    if found.manifest is None:
         tell("Loading the dataset", None)
-        rows = list(read_rows(repo, revision=revision))
-        tasks = {task.id: task for row in rows if (task := task_from_row(row, id_prefix(repo))) is not None}
-        if not tasks:
-            raise ReleaseError(
-                f"{repo} has no rows that are tasks",
-                hint="Known columns: instruction/input/output, prompt/completion, messages.",
-            )
-        result = pool.import_tasks(tasks.values(), status)
-        return PullResult(repo, None, result.added, result.unchanged, len(rows) - len(tasks))
-    manifest = read_manifest(hub.download(name, "manifest.json", commit).read_bytes(), name)
+        return _pull_rows(pool, found, status or Status.CANDIDATE)
+    if status is not None:
+        raise UsageError(
+            f"{found.repo} holds a release, whose tasks come in as they were published, not as {status.value}",
+            hint=f"Leave --as out, or take in the rows of one config: --repo {found.repo}:alpaca",
+        )
+    manifest = found.manifest
     tell(f"Loading {manifest['version']}", None)
-    pulled = [_task(row) for path in _data(name, commit, manifest) for row in _rows(path)]
+    pulled = [_task(row) for path in _data(found.repo, found.commit, manifest) for row in _rows(path)]
     fresh = _fresh(pool, pulled)
     with pool.write() as writer:
-        writer.add(fresh, kind="pulled")
-    pool.releases.begin(name, manifest, splits={id: entry["split"] for id, entry in manifest["tasks"].items()})
-    pool.releases.finish(name, manifest["version"], commit=commit)
-    return PullResult(name, manifest["version"], len(fresh), len(pulled) - len(fresh), 0)
+        writer.add(fresh, kind=PULLED)
+    splits = manifest["retired"] | {id: entry["split"] for id, entry in manifest["tasks"].items()}
+    pool.releases.begin(found.repo, manifest, splits=splits)
+    pool.releases.finish(found.repo, manifest["version"], commit=found.commit)
+    return PullResult(found.repo, manifest["version"], len(fresh), len(pulled) - len(fresh), 0)
+
+
+def recipe_values(found: Found) -> tuple[str, dict[str, Any]]:
+    """The bundled recipe that a project which goes on from a dataset starts from, and what it has other values for:
+    all that the release says of how it was made, judged and published."""
+    name = re.sub(r"^[^A-Za-z0-9]+", "", found.repo.rpartition("/")[2]) or "pulled"
+    if found.manifest is None:
+        return _RECIPE, {"name": name, "pool": f"sqlite:///{name}.db"}
+    manifest = found.manifest
+    metadata, made, review = manifest["metadata"], manifest["recipe"], manifest["review"]
+    name, language = metadata["name"], metadata["language"]
+    regional = f"{made['method']}_{language.split('-')[0]}"
+    values: dict[str, Any] = {
+        "name": name,
+        "language": language,
+        "pool": f"sqlite:///{name}.db",
+        "bootstrap": {
+            "method": made["method"],
+            "demonstrations": made["demonstrations"],
+            "novelty": {"threshold": made["novelty_threshold"]},
+        },
+        "review": {"min_submitted": review["min_submitted"]},
+        "release": {
+            "repo": found.repo,
+            "include": {"seeds": made["seeds"]},
+            "splits": made["splits"],
+            "formats": [*manifest["configs"], *metadata["exports"]],
+            **({"license": metadata["license"]} if metadata["license"] else {}),
+            **({"holdout": made["holdout"]} if made["holdout"] else {}),
+        },
+    }
+    if review["rubric"] in BUNDLED_RUBRICS:
+        values["review"]["rubric"] = review["rubric"]
+    if review["resolution"] != "adjudicated":  # who settles conflicts is not published
+        values["review"]["resolution"] = review["resolution"]
+    if made["seeds"]:
+        values["seeds"] = []  # they come with the release
+    return regional if regional in bundled_recipes() else made["method"], values
+
+
+def _pull_rows(pool: TaskPool, found: Found, status: Status) -> PullResult:
+    """A dataset of others, as tasks with ids of their own."""
+    rows = list(read_rows(found.source, revision=found.commit))
+    tasks = {task.id: task for row in rows if (task := task_from_row(row, id_prefix(found.source))) is not None}
+    if not tasks:
+        raise ReleaseError(
+            f"{found.source} has no rows that are tasks",
+            hint="Known columns: instruction/input/output, prompt/completion, messages.",
+        )
+    result = pool.import_tasks(tasks.values(), status)
+    return PullResult(found.source, None, result.added, result.unchanged, len(rows) - len(tasks))
 
 
 def _data(repo: str, commit: str, manifest: Manifest) -> list[Path]:
