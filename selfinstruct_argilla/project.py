@@ -14,10 +14,14 @@ called with a sentence and the part that is done (0 to 1, or None where nobody c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from .bootstrap.distill import Distillation
 from .bootstrap.edits import edit_check
 from .bootstrap.loop import Bootstrap, GenerateResult
 from .bootstrap.preview import Preview, preview
@@ -27,19 +31,23 @@ from .llm.caller import Caller, Purse
 from .pool.jsonl import read_tasks
 from .pool.pool import ImportResult, TaskPool
 from .pool.status import PoolStatus, pool_status
-from .recipe import BUNDLED_RUBRICS, LOCAL, NO_KEY, Recipe, secret
+from .recipe import BUNDLED_RUBRICS, LOCAL, NO_KEY, ModelConfig, Recipe, secret
 from .scaffold import RECIPE, continue_project
 from .tasks import Status
 
 if TYPE_CHECKING:
     from .release.publish import PublishResult
     from .release.pull import PullResult
+    from .report import Report
     from .review.argilla_client import ArgillaClient
     from .review.push import PushResult
+    from .review.records import Opinion
     from .review.rubric import Rubric
     from .review.sync import SyncResult
+    from .review.team import Member, MemberProgress
 
 Progress = Callable[[str, float | None], None]
+Role = Literal["generator", "judge"]  # of a model in the recipe
 
 
 def silent(message: str, fraction: float | None) -> None:
@@ -102,8 +110,15 @@ class Project:
         return asyncio.run(self._generate(target, progress))
 
     async def _generate(self, target: int | None, progress: Progress) -> GenerateResult:
-        model = self._model or self._connect_model(progress)
-        settings = self.recipe.models.generator
+        async with self._caller("generator", progress) as caller:
+            driver = Distillation if self.recipe.bootstrap.method == "distill" else Bootstrap
+            return await driver(self.pool, self.recipe, caller, progress).run(target)
+
+    @asynccontextmanager
+    async def _caller(self, role: Role, progress: Progress) -> AsyncIterator[Caller]:
+        """Buys replies of one of the recipe's models; what was spent before counts against the budget."""
+        model = self._model or self._connect_model(role, progress)
+        settings = self._model_settings(role)
         spend = self.pool.journal.spend()
         purse = Purse(
             self.recipe.bootstrap.budget,
@@ -121,7 +136,7 @@ class Project:
             tokens_per_minute=settings.tokens_per_minute,
         )
         try:
-            return await Bootstrap(self.pool, self.recipe, caller, progress).run(target)
+            yield caller
         finally:
             if model is not self._model:
                 await model.close()
@@ -132,18 +147,41 @@ class Project:
         return preview(self.pool, self.recipe, target)
 
     def push(self, *, progress: Progress = silent) -> PushResult:
-        """Candidates to Argilla, for people to judge; what is there already is not sent again."""
+        """Candidates to Argilla, for people to judge; what is there already is not sent again.
+
+        With `models.judge` that model is asked about them first.
+        """
+        from .review.calibration import read_calibration
         from .review.push import push
 
+        rubric, known = self._rubric(), self.recipe.review.calibration
+        calibration = read_calibration(self.recipe.path(known), rubric) if known is not None else []
         with self._connect_review(progress) as client:
+            opinions = asyncio.run(self._ask_judge(rubric, progress)) if self.recipe.models.judge is not None else {}
             return push(
                 self.pool,
                 self.recipe.review,
                 client,
                 dataset=self.recipe.review_dataset,
-                rubric=self._rubric(),
+                rubric=rubric,
+                opinions=opinions,
+                calibration=calibration,
                 language=self.recipe.language,
+                distilled=self.recipe.bootstrap.distill.review,
                 progress=progress,
+            )
+
+    async def _ask_judge(self, rubric: Rubric, progress: Progress) -> dict[str, Opinion]:
+        from .review.judge import ask_judge
+
+        progress("asking the judge model", None)
+        async with self._caller("judge", progress) as caller, caller.session():
+            return await ask_judge(
+                self.pool.tasks(Status.CANDIDATE),
+                rubric,
+                self._model_settings("judge"),
+                caller,
+                language=self.recipe.language,
             )
 
     def sync(self, *, progress: Progress = silent) -> SyncResult:
@@ -163,9 +201,17 @@ class Project:
 
     def watch(self, *, progress: Progress = silent) -> Iterator[SyncResult]:
         """The result of a sync now, and of each one after people did something, without end."""
-        from .review.watch import watch
+        from .review.watch import NOTICED_SECONDS, POLL_SECONDS, watch
+        from .review.webhooks import hook_name, notices
 
-        with self._connect_review(progress) as client:
+        review = self.recipe.review
+        address = review.webhook or ("http://127.0.0.1:0" if review.argilla.api_url == LOCAL else None)
+        with self._connect_review(progress) as client, ExitStack() as stack:
+            wait = stack.enter_context(notices(client, address, name=hook_name(self.pool.id))) if address else None
+            if review.webhook and wait is None:
+                progress(
+                    f"Argilla cannot reach {review.webhook}; asking it every {POLL_SECONDS:g} seconds instead", None
+                )
             yield from watch(
                 self.pool,
                 self.recipe.review,
@@ -173,6 +219,8 @@ class Project:
                 dataset=self.recipe.review_dataset,
                 rubric=self._rubric(),
                 check=edit_check(self.pool, self.recipe),
+                interval_seconds=NOTICED_SECONDS if wait else POLL_SECONDS,
+                wait=wait or time.sleep,
             )
 
     def publish(
@@ -190,6 +238,8 @@ class Project:
         Without `to` and `repo`: where the recipe says.
         """
         from .release.publish import publish
+        from .review.export import public_responses, settings_files
+        from .review.quality import review_quality
 
         if self.recipe.release.include.seeds:
             self.add_seeds()
@@ -204,6 +254,14 @@ class Project:
             version=version,
             dry_run=dry_run,
             allow=allow,
+            quality=quality.to_json() if (quality := review_quality(self.pool)) is not None else None,
+            review_files=settings_files(
+                self._rubric(),
+                name=self.recipe.name,
+                language=self.recipe.language,
+                min_submitted=self.recipe.review.min_submitted,
+            ),
+            responses=public_responses(self.pool) if "responses" in settings.formats else None,
             progress=progress,
         )
 
@@ -220,32 +278,54 @@ class Project:
         """Proves that every generated task follows from the journal."""
         return verify(self.pool)
 
+    def add_team(self, names: Sequence[str], *, role: str = "annotator", progress: Progress = silent) -> list[Member]:
+        """Accounts for people in the review's workspace; who has one keeps it."""
+        from .review.team import add_members
+
+        with self._connect_review(progress) as client:
+            return add_members(client, self.recipe.review, names, role=role)
+
+    def team(self, *, progress: Progress = silent) -> list[MemberProgress]:
+        """How far each person is, as of the last sync; for the lead."""
+        from .review.team import members, team_progress
+
+        with self._connect_review(progress) as client:
+            return team_progress(self.pool, members(client, self.recipe.review))
+
+    def report(self, output: str | Path) -> Report:
+        """Figures about the pool into a folder: report.md, report.json, and plots where matplotlib is installed."""
+        from .report import write_report
+
+        return write_report(self.recipe, self.pool, self.status(), Path(output))
+
     def status(self) -> PoolStatus:
         """Where everything stands, from the pool alone."""
-        return pool_status(self.pool)
+        from .review.quality import review_quality
 
-    def review_progress(self, *, progress: Progress = silent) -> dict[str, int]:
-        """Review records in Argilla right now: total, completed, pending."""
-        from .review.sync import known_dataset
-
-        name, rubric = self.recipe.review_dataset, self._rubric()
-        with self._connect_review(progress) as client:
-            found = known_dataset(self.pool, self.recipe.review, client, name=name, rubric=rubric)
-            return client.progress(found.id)
+        found, quality = pool_status(self.pool), review_quality(self.pool)
+        if quality is None:
+            return found
+        judged = {"agreement": quality.agreement_json(), "quality": quality.to_json()}
+        return replace(found, review={**found.review, **judged})
 
     # connections -------------------------------------------------------------------------------
 
-    def _connect_model(self, progress: Progress) -> Model:
+    def _model_settings(self, role: Role) -> ModelConfig:
+        settings = getattr(self.recipe.models, role)
+        assert isinstance(settings, ModelConfig)
+        return settings
+
+    def _connect_model(self, role: Role, progress: Progress) -> Model:
         from .llm.openai_client import OpenAIModel
 
-        settings = self.recipe.models.generator
+        settings = self._model_settings(role)
         if settings.base_url == LOCAL:
             from .local.model_server import ensure_model
 
             endpoint = ensure_model(settings.model, progress)
             return OpenAIModel(endpoint.base_url, endpoint.api_key, timeout_seconds=settings.timeout_seconds)
-        base_url = self._secret(settings.base_url, "models.generator.base_url") if settings.base_url else None
-        key = self._secret(settings.api_key, "models.generator.api_key")
+        base_url = self._secret(settings.base_url, f"models.{role}.base_url") if settings.base_url else None
+        key = self._secret(settings.api_key, f"models.{role}.api_key")
         return OpenAIModel(base_url, key, timeout_seconds=settings.timeout_seconds)
 
     def _connect_review(self, progress: Progress) -> ArgillaClient:
@@ -261,10 +341,11 @@ class Project:
         return connect(url, self._secret(settings.api_key, "review.argilla.api_key"))
 
     def _rubric(self) -> Rubric:
-        from .review.rubric import load_rubric
+        from .review.rubric import load_rubric, with_classification
 
         name = self.recipe.review.rubric
-        return load_rubric(name, None if name in BUNDLED_RUBRICS else self.recipe.path(name))
+        rubric = load_rubric(name, None if name in BUNDLED_RUBRICS else self.recipe.path(name))
+        return with_classification(rubric) if self.recipe.review.ask_classification else rubric
 
     def _secret(self, value: str, key: str) -> str:
         return value if value == NO_KEY else secret(value, key, source=self.recipe.source)

@@ -63,7 +63,10 @@ class ModelConfig(Section):
 
 
 class Models(Section):
+    """`judge` looks at candidates before people do: its answers are suggestions to them, and never a verdict."""
+
     generator: ModelConfig
+    judge: ModelConfig | None = None
 
 
 # bootstrap -------------------------------------------------------------------------------------
@@ -125,11 +128,20 @@ class StepSampling(Section):
     instances: Sampling = Sampling()
 
 
+class Distill(Section):
+    """Method distill: which tasks are asked again, and whether `sia push` sends the new outputs to people."""
+
+    status: Annotated[
+        list[Literal["seed", "candidate", "in_review", "accepted", "rejected", "conflict"]], Field(min_length=1)
+    ] = ["accepted"]
+    review: bool = True
+
+
 class Bootstrap(Section):
     """One round of generation. `wave` requests are planned from one state of the pool; `lookahead` further waves
     may be asked for before the first of them is judged. Neither depends on concurrency, so the outcome does not."""
 
-    method: Literal["self_instruct", "alpaca"] = "self_instruct"
+    method: Literal["self_instruct", "alpaca", "distill"] = "self_instruct"
     target: Positive = 100
     seed: int = 42
     demonstrations: Demonstrations = Demonstrations()
@@ -142,11 +154,12 @@ class Bootstrap(Section):
     lookahead: Annotated[int, Field(ge=0)] = 1
     max_instances: Positive = 5
     sampling: StepSampling = StepSampling()
+    distill: Distill = Distill()
 
     @property
     def demonstrations_in_force(self) -> tuple[int, int]:
         """How many seed and generated tasks a prompt shows: what the recipe says, else the method's own numbers."""
-        seed, generated = {"self_instruct": (6, 2), "alpaca": (3, 0)}[self.method]
+        seed, generated = {"self_instruct": (6, 2), "alpaca": (3, 0)}.get(self.method, (0, 0))
         given = self.demonstrations
         return (
             seed if given.seed is None else given.seed,
@@ -172,16 +185,29 @@ class ArgillaConfig(Section):
 
 
 class Review(Section):
+    """Who judges what, and how. `overlap` is the share of records that `min_submitted` people judge, the others are
+    judged by one; with `annotators` each record is assigned to some of them, in fair shares. `batch` is how many
+    records wait for people at most, `sample` how many tasks are judged at all, drawn at random. `calibration` names a
+    file of records with known answers to mix in (`review/calibration.py`). `webhook` is an address of this machine
+    that Argilla can reach, http://HOST:PORT: `sia sync --watch` is told there when people answer."""
+
     argilla: ArgillaConfig = ArgillaConfig()
     rubric: Annotated[str, Field(min_length=1)] = "paper"
+    ask_classification: bool = False
     min_submitted: Positive = 1
     resolution: Literal["majority", "unanimous", "any", "adjudicated"] = "majority"
     adjudicators: list[str] = []
+    overlap: Share = 1.0
+    annotators: list[Annotated[str, Field(min_length=1)]] = []
+    batch: Positive | None = None
+    sample: Positive | None = None
+    calibration: Annotated[str, Field(min_length=1)] | None = None
+    webhook: str | None = None
 
 
 # release ---------------------------------------------------------------------------------------
 
-Format = Literal["tasks", "alpaca", "prompt_completion", "messages", "openai"]
+Format = Literal["tasks", "alpaca", "prompt_completion", "messages", "responses", "openai"]
 
 
 class Include(Section):
@@ -195,10 +221,10 @@ class Splits(Section):
 
 
 class Release(Section):
-    """What is published and where. `holdout` names files or datasets (`ORG/NAME[:CONFIG]`) to keep at a distance;
-    the format `openai` is an export, chat JSON lines beside the configs."""
-
-    """What `sia publish` builds. `to` is a folder, for releases that stay on this machine; `repo` a Hub dataset."""
+    """What is published and where: `to` is a folder, for releases that stay on this machine, `repo` a Hub dataset.
+    `holdout` names files or datasets (`ORG/NAME[:CONFIG]`) to keep at a distance; the format `responses` is what each
+    annotator answered, under a pseudonym, and `openai` an export, chat JSON lines beside the configs; `figures` are
+    drawn for the card where matplotlib is installed."""
 
     repo: str | None = None
     to: Annotated[str, Field(min_length=1)] | None = None
@@ -208,6 +234,7 @@ class Release(Section):
     splits: Splits = Splits()
     formats: Annotated[list[Format], Field(min_length=1)] = ["tasks", "alpaca", "prompt_completion", "messages"]
     holdout: list[str] = []
+    figures: bool = True
 
 
 # the recipe ------------------------------------------------------------------------------------
@@ -438,8 +465,11 @@ def _check_meaning(
     if isinstance(pool, str) and pool and not re.match(r"(sqlite|postgresql(\+psycopg)?)://", pool):
         yield "pool", f"must be sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE, not {pool!r}"
     yield from _check_address(values, "models", "generator", "base_url")
+    yield from _check_address(values, "models", "judge", "base_url")
     yield from _check_address(values, "review", "argilla", "api_url")
+    yield from _check_address(values, "review", "webhook")
     yield from _check_key(values, "models", "generator", "api_key")
+    yield from _check_key(values, "models", "judge", "api_key")
     yield from _check_key(values, "review", "argilla", "api_key")
     if recipe is None:
         return
@@ -449,8 +479,8 @@ def _check_meaning(
     formats = recipe.release.formats
     if len(set(formats)) < len(formats):
         yield "release.formats", "a format is named twice"
-    if formats == ["openai"]:
-        yield "release.formats", "name at least one format beside openai, which is an export that load_dataset ignores"
+    if set(formats) <= {"openai", "responses"}:
+        yield "release.formats", "name at least one of tasks, alpaca, prompt_completion and messages"
     demonstrations = recipe.bootstrap.demonstrations
     if demonstrations.seed == 0 and not demonstrations.generated:
         yield "bootstrap.demonstrations", "a prompt needs at least one demonstration"
@@ -467,6 +497,14 @@ def _check_meaning(
     review = recipe.review
     if review.resolution == "adjudicated" and not review.adjudicators:
         yield "review.adjudicators", "resolution 'adjudicated' needs at least one user name"
+    if review.overlap < 1 and review.min_submitted == 1:
+        yield "review.overlap", "needs a min_submitted above 1: how many people judge that share of the records"
+    if len(set(review.annotators)) < len(review.annotators):
+        yield "review.annotators", "somebody is named twice"
+    if review.annotators and len(review.annotators) < review.min_submitted:
+        yield "review.annotators", f"must be at least as many as min_submitted, {review.min_submitted}"
+    if review.calibration is not None and not (directory / review.calibration).is_file():
+        yield "review.calibration", f"there is no file {directory / review.calibration}"
     if review.rubric not in BUNDLED_RUBRICS and not (directory / review.rubric).is_file():
         yield "review.rubric", f"must be paper, quick or a file; there is no file {directory / review.rubric}"
     if recipe.release.repo is not None and not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", recipe.release.repo):

@@ -64,7 +64,8 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Task:
-    """One task. `is_classification` is None where nobody could tell; `round` is 0 outside bootstrap rounds."""
+    """One task. `is_classification` is None where nobody could tell; `round` is 0 outside bootstrap rounds; `votes`:
+    how many of people's judgements accept one of its instances, and how many reject one."""
 
     id: str
     instruction: str
@@ -77,6 +78,7 @@ class Task:
     provenance: Provenance = field(default_factory=Provenance)
     max_rouge_l: float | None = None
     nearest: str | None = None
+    votes: tuple[int, int] = (0, 0)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,6 +91,12 @@ class Task:
             "is_classification": self.is_classification,
         }
         return digest(content)
+
+    @property
+    def distilled_from(self) -> str | None:
+        """The id of the task whose outputs were written again here, if they were."""
+        source = self.extra.get("distilled_from")
+        return source if isinstance(source, str) else None
 
     def accepted_instances(self) -> tuple[Instance, ...]:
         """What may be published or demonstrated: instances that people accepted, or that nobody was asked about."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from selfinstruct_argilla.review.rubric import load_rubric
 krippendorff = pytest.importorskip("krippendorff")
 metrics = pytest.importorskip("sklearn.metrics")
 scipy_stats = pytest.importorskip("scipy.stats")
+proportion = pytest.importorskip("statsmodels.stats.proportion")
 
 
 @pytest.fixture
@@ -60,16 +62,21 @@ def test_three_annotators_rate_as_the_papers_experts_did(workspace: Workspace, t
     workspace.sync()
     quality = review_quality(workspace.pool)
     assert quality is not None
-    ranks = quality.questions["quality"].answers
-    binary = quality.questions["quality"].acceptable
+    ranks = quality.overall.questions["quality"].answers
+    binary = quality.overall.questions["quality"].acceptable
     assert ranks is not None
     assert binary is not None
     table = [[np.nan if value is None else value for value in row] for row in ratings]
-    assert ranks.alpha == pytest.approx(
-        krippendorff.alpha(table, level_of_measurement="ordinal", value_domain=[1, 2, 3, 4])
-    )
+    for measure, ours in (("ordinal", ranks.ordinal_alpha), ("nominal", ranks.alpha)):
+        assert ours is not None
+        assert ours.interval is not None
+        assert ours.value == pytest.approx(
+            krippendorff.alpha(table, level_of_measurement=measure, value_domain=[1, 2, 3, 4])
+        )
+        assert ours.interval[0] <= ours.value <= ours.interval[1]
     good = [[np.nan if value is None else int(value >= 3) for value in row] for row in ratings]
-    assert binary.alpha == pytest.approx(krippendorff.alpha(good, level_of_measurement="nominal"))
+    assert binary.alpha is not None
+    assert binary.alpha.value == pytest.approx(krippendorff.alpha(good, level_of_measurement="nominal"))
     names = [person.username for person in people]
     assert len(ranks.pairs) == 3
     for pair, also in zip(ranks.pairs, binary.pairs, strict=True):
@@ -81,11 +88,15 @@ def test_three_annotators_rate_as_the_papers_experts_did(workspace: Workspace, t
         assert pair.rho == pytest.approx(scipy_stats.spearmanr(ones, others).statistic)
         acceptable = ([value >= 3 for value in ones], [value >= 3 for value in others])
         assert also.kappa == pytest.approx(metrics.cohen_kappa_score(*acceptable))
-    assert quality.verdicts == binary
+    assert quality.overall.verdicts == binary
     published = quality.agreement_json()
     assert published is not None
     assert published["records"] == 12
-    assert not any(name in str(published) for name in names)
+    assert published["questions"]["quality"]["krippendorff_alpha_ordinal"] == ranks.ordinal_alpha.value  # type: ignore[union-attr]
+    assert published["rounds"]["1"]["cohen_kappa"] == published["cohen_kappa"]
+    assert quality.rounds[1] == quality.overall
+    assert not any(name in str(quality.to_json()) + str(published) for name in names)
+    json.dumps(quality.to_json(), allow_nan=False)
 
 
 def test_the_papers_table_2(workspace: Workspace) -> None:
@@ -100,10 +111,13 @@ def test_the_papers_table_2(workspace: Workspace) -> None:
     workspace.sync()
     quality = review_quality(workspace.pool)
     assert quality is not None
-    counts = {name: (share.count, share.total) for name, share in quality.answers.items()}
+    counts = {name: (share.count, share.total) for name, share in quality.overall.answers.items()}
     assert counts == {"instruction_valid": (3, 4), "input_appropriate": (3, 4), "output_correct": (1, 4), "all": (1, 4)}
-    assert (quality.accepted.count, quality.accepted.total) == (2, 4)
-    assert quality.verdicts is None
+    accepted = quality.overall.accepted
+    assert (accepted.count, accepted.total) == (2, 4)
+    assert accepted.to_json()["interval"] == list(proportion.proportion_confint(2, 4, method="wilson"))
+    assert quality.overall.verdicts is None
+    assert quality.overall.reasons == {"instruction_valid": 1, "input_appropriate": 1, "output_correct": 2}
     assert quality.agreement_json() is None
     assert set(quality.rounds) == {1}
 

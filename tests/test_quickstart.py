@@ -89,7 +89,7 @@ def test_the_whole_loop(newcomer: Newcomer, tmp_path: Path) -> None:
     by_task: dict[str, list[dict[str, Any]]] = {}
     for record in pushed:
         by_task.setdefault(record["metadata"]["task_id"], []).append(record)
-    accepted, edited, rejected, discarded, untouched = by_task
+    accepted, edited, rejected, discarded, _untouched = by_task
     for record in by_task[accepted]:
         answer(ann_http, record, **YES)
     for record in by_task[edited]:

@@ -23,7 +23,8 @@ def manifest(version: str = "v1.0.0", rows: list[formats.Row] = ROWS) -> dict[st
             name: {"columns": dict.fromkeys(formats.schema(name).names, "string"), "splits": {"train": 5, "test": 3}}
             for name in ("tasks", "alpaca")
         },
-        "metadata": {"name": "demo", "language": "en", "license": "mit", "exports": []},
+        "metadata": {"name": "demo", "language": "en", "license": "mit", "exports": [], "review_settings": None},
+        "figures": [],
         "history": [{"version": version, "tasks": len(rows), "added": len(rows), "edited": 0, "withdrawn": 0}],
         "statistics": statistics(rows),
         "recipe": {"method": "self_instruct", "demonstrations": {"seed": 6, "generated": 2}, "novelty_threshold": 0.7},
@@ -137,6 +138,12 @@ def test_statistics_are_table_one() -> None:
         "input_words": 4.0,
         "output_words": 1.0,
     }
+
+
+def test_a_language_without_spaces_has_lengths_too() -> None:
+    task = Task("a", "写一首关于春天的诗。", (Instance("", "春眠不觉晓"),))
+    found = statistics([formats.task_row(task, edited=False)])
+    assert (found["instruction_words"], found["output_words"]) == (9.0, 5.0)
 
 
 def test_changelog_is_newest_first() -> None:

@@ -13,6 +13,7 @@ import pytest
 from datasets import load_dataset
 from release_help import all_rows, alpaca_rows, make_recipe, make_task, same_rows
 
+from selfinstruct_argilla.analysis import figures
 from selfinstruct_argilla.errors import ReleaseError
 from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.release.publish import PublishResult, publish
@@ -349,3 +350,31 @@ def test_ids_are_in_the_result(pool: TaskPool, tmp_path: Path) -> None:
     accept(pool, make_task(2), make_task(1))
     result: PublishResult = publish(pool, make_recipe(tmp_path), to=tmp_path / "out")
     assert result.added == (make_task(1).id, make_task(2).id)
+
+
+def test_figures_are_part_of_a_release(pool: TaskPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    accept(pool, make_task(1), replace(make_task(2), max_rouge_l=0.4))
+    recipe, out = make_recipe(tmp_path, figures="true"), tmp_path / "out"
+    publish(pool, recipe, to=out)
+    before = snapshot(out)
+    manifest = json.loads(before["manifest.json"])
+    assert manifest["figures"] == ["figures/lengths.png", "figures/novelty.png"]
+    for name in manifest["figures"]:
+        assert before[name].startswith(b"\x89PNG")
+        assert name in manifest["files"]
+        assert f"]({name})" in before["README.md"].decode()
+    (out / "figures" / "novelty.png").unlink()
+    assert publish(pool, recipe, to=out).version == "v1.0.0"
+    assert snapshot(out) == before, "drawn again, the same bytes"
+    # where matplotlib is missing, a new version has no figures, and an old one is not restored without its own
+    monkeypatch.setattr(figures, "available", lambda: False)
+    (out / "figures" / "novelty.png").unlink()
+    with pytest.raises(ReleaseError, match="has figures, which cannot be drawn") as caught:
+        publish(pool, recipe, to=out)
+    assert caught.value.hint and "pip install" in caught.value.hint
+    accept(pool, make_task(3))
+    assert publish(pool, recipe, to=out).version == "v1.1.0"
+    assert not (out / "figures").exists()
+    assert ".png" not in (out / "README.md").read_text(encoding="utf-8")
+    assert load(out, "alpaca", tmp_path)

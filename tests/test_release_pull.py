@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from generating import text_for
 from hub_server import File, Hub
 from huggingface_hub import HfApi
 from release_help import make_recipe, make_task
+from typer.testing import CliRunner, Result
 
-from selfinstruct_argilla.errors import ReleaseError, TaskConflictError
+from selfinstruct_argilla.cli.app import app
+from selfinstruct_argilla.errors import ReleaseError, TaskConflictError, UsageError
+from selfinstruct_argilla.llm.scripted import ScriptedModel
 from selfinstruct_argilla.pool.pool import TaskPool
+from selfinstruct_argilla.project import Project, open_project
+from selfinstruct_argilla.recipe import Recipe
 from selfinstruct_argilla.release.foreign import questions, task_from_row
 from selfinstruct_argilla.release.publish import publish
-from selfinstruct_argilla.release.pull import look, pull
+from selfinstruct_argilla.release.pull import PullResult, look, pull
 from selfinstruct_argilla.tasks import Instance, Origin, Provenance, Status, Task, Verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, in each upload
@@ -45,6 +51,10 @@ def other(tmp_path: Path) -> Iterator[TaskPool]:
         yield pool
 
 
+def take(pool: TaskPool, repo: str, *, revision: str | None = None, status: Status | None = None) -> PullResult:
+    return pull(pool, look(repo, revision=revision), status=status)
+
+
 def generated(number: int) -> Task:
     """A task with everything that a bootstrap notes of it."""
     return replace(
@@ -66,7 +76,7 @@ def test_another_person_goes_on_from_a_release(hub: Hub, pool: TaskPool, other: 
         writer.apply_review(edited)
     pool.add_seeds([make_task(100)])
     publish(pool, recipe)
-    result = pull(other, "acme/shared")
+    result = take(other, "acme/shared")
     assert (result.repo, result.version, result.added, result.skipped) == ("acme/shared", "v1.0.0", 13, 0)
     mine = {task.id: task for task in pool.tasks()}
     theirs = {task.id: task for task in other.tasks()}
@@ -84,7 +94,7 @@ def test_another_person_goes_on_from_a_release(hub: Hub, pool: TaskPool, other: 
     assert (onward.version, len(onward.added), onward.edited, onward.withdrawn) == ("v1.1.0", 10, (), ())
     with pytest.raises(ReleaseError, match="knows nothing of"):
         publish(pool, recipe)
-    assert pull(pool, "acme/shared").added == 10
+    assert take(pool, "acme/shared").added == 10
     assert not publish(pool, recipe).published
 
 
@@ -94,13 +104,13 @@ def test_an_older_version_can_be_pulled(hub: Hub, pool: TaskPool, other: TaskPoo
     publish(pool, recipe)
     pool.import_tasks([make_task(2)], Status.ACCEPTED)
     publish(pool, recipe)
-    assert pull(other, "acme/old", revision="v1.0.0").version == "v1.0.0"
+    assert take(other, "acme/old", revision="v1.0.0").version == "v1.0.0"
     assert [task.id for task in other.tasks()] == [make_task(1).id]
-    assert pull(other, "acme/old").version == "v1.1.0"
-    assert pull(other, "acme/old").unchanged == 2
+    assert take(other, "acme/old").version == "v1.1.0"
+    assert take(other, "acme/old").unchanged == 2
     assert not publish(other, recipe).published
     with pytest.raises(ReleaseError, match="no revision"):
-        pull(other, "acme/old", revision="v9.9.9")
+        take(other, "acme/old", revision="v9.9.9")
 
 
 def test_other_content_under_the_same_id_is_refused(hub: Hub, pool: TaskPool, other: TaskPool, tmp_path: Path) -> None:
@@ -108,7 +118,7 @@ def test_other_content_under_the_same_id_is_refused(hub: Hub, pool: TaskPool, ot
     publish(pool, make_recipe(tmp_path, repo="acme/clash"))
     other.import_tasks([replace(make_task(2), instruction="Something else.")], Status.CANDIDATE)
     with pytest.raises(TaskConflictError):
-        pull(other, "acme/clash")
+        take(other, "acme/clash")
     assert len(other.tasks()) == 1
 
 
@@ -119,10 +129,10 @@ def test_damaged_data_is_refused(hub: Hub, pool: TaskPool, other: TaskPool, tmp_
     data = repo.head.files["alpaca/train-00000-of-00001.parquet"]
     repo.add("oops", {**repo.head.files, "tasks/train-00000-of-00001.parquet": data})
     with pytest.raises(ReleaseError, match="not the file that was published"):
-        pull(other, "acme/damage")
+        take(other, "acme/damage")
     assert not other.tasks()
     with pytest.raises(ReleaseError, match="no dataset"):
-        pull(other, "acme/nowhere")
+        take(other, "acme/nowhere")
 
 
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -170,12 +180,12 @@ def test_datasets_of_others_come_in(
     HfApi().create_repo(name, repo_type="dataset")
     lines = "".join(json.dumps(row) + "\n" for row in ROWS[kind]).encode()
     hub.repo(name).add("data", {"train.jsonl": File(lines, False)})
-    result = pull(pool, name, status=status)
+    result = take(pool, name, status=status)
     assert (result.version, result.added, result.skipped) == (None, len(tasks), skipped)
     found = pool.tasks()
     assert sorted((task.instruction, task.instances[0]) for task in found) == sorted(tasks)
     assert {task.status for task in found} == {status}
-    again = pull(pool, name, status=status)
+    again = take(pool, name, status=status)
     assert (again.added, again.unchanged) == (0, len(tasks))
 
 
@@ -183,7 +193,7 @@ def test_a_dataset_without_tasks_is_refused(hub: Hub, pool: TaskPool) -> None:
     HfApi().create_repo("acme/images", repo_type="dataset")
     hub.repo("acme/images").add("data", {"train.jsonl": File(b'{"pixels": [1, 2]}\n', False)})
     with pytest.raises(ReleaseError, match="no rows that are tasks"):
-        pull(pool, "acme/images")
+        take(pool, "acme/images")
 
 
 def test_rows_of_conversations() -> None:
@@ -196,3 +206,117 @@ def test_rows_of_conversations() -> None:
     assert task_from_row({"messages": parts}, "x") is None
     assert questions({"question": "What?", "other": 1}) == ["What?"]
     assert questions({"instruction": "Add.", "input": "1 2", "output": "3"}) == ["Add.", "Add.\n\n1 2"]
+
+
+def sia(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def publish_elsewhere(folder: Path, repo: str, **release: Any) -> Recipe:
+    """A release of 12 generated tasks and a retired one, by somebody with settings of their own."""
+    recipe = make_recipe(folder, repo=repo, **release)
+    with Project(recipe, TaskPool.open(f"sqlite:///{folder}/theirs.db")) as project:
+        with project.pool.write() as writer:
+            writer.add([replace(generated(n), id=f"generated_{n:08d}") for n in range(13)], kind="generated")
+        project.publish()
+        with project.pool.write() as writer:
+            writer.move("generated_00000012", Status.REJECTED, kind="reviewed")
+        assert project.publish().version == "v2.0.0"
+    return recipe
+
+
+def test_sia_pull_makes_a_project_that_goes_on(hub: Hub, tmp_path: Path) -> None:
+    theirs = publish_elsewhere(
+        tmp_path, "acme/onward", license="mit", splits="{train: 0.5, validation: 0.5, test: 0.0}",
+        formats="[tasks, messages, openai]",
+    )  # fmt: skip
+    folder = tmp_path / "mine"
+    found = sia("pull", "--repo", "acme/onward", "--directory", folder)
+    assert found.exit_code == 0, found.stderr
+    assert "Pulled v2.0.0 of acme/onward: 12 tasks taken in" in found.stdout
+    assert f"sia generate {folder}/recipe.yaml" in found.stderr
+    assert [path.name for path in folder.rglob("*.yaml")] == ["recipe.yaml"]
+    mine = Recipe.load(folder / "recipe.yaml")
+    assert mine.release == theirs.release
+    assert (mine.name, mine.language, mine.bootstrap.method) == (theirs.name, theirs.language, theirs.bootstrap.method)
+    again = json.loads(sia("pull", "--repo", "acme/onward", "--directory", folder, "--json").stdout)
+    assert (again["added"], again["unchanged"], again["version"]) == (0, 12, "v2.0.0")
+    assert "Nothing new to publish" in sia("publish", folder / "recipe.yaml").stdout
+
+    recipe = folder / "recipe.yaml"
+    small = ["bootstrap.target=6", "bootstrap.wave=3"]
+    with open_project(recipe, overrides=small, model=ScriptedModel(text_for)) as project:
+        result = project.generate()
+        assert (result.round, result.generated) == (3, 6), "rounds go on after those of the release"
+        fresh = [task for task in project.pool.tasks() if task.round == 3]
+        assert min(task.id for task in fresh) == "generated_00000013", "the id of a retired task is not given again"
+        assert not project.verify().problems
+        project.pool.import_tasks([make_task(n) for n in range(50, 53)], Status.ACCEPTED)
+    published = sia("publish", recipe)
+    assert "Published v2.1.0 with 15 tasks" in published.stdout, published.stderr
+    repo = hub.repo("acme/onward")
+    before, after = (json.loads(repo.at(v).files["manifest.json"].content) for v in ("v2.0.0", "v2.1.0"))
+    assert {id: entry["split"] for id, entry in after["tasks"].items() if id in before["tasks"]} == {
+        id: entry["split"] for id, entry in before["tasks"].items()
+    }
+    assert after["retired"] == before["retired"] != {}
+    assert [entry["version"] for entry in after["history"]] == ["v2.1.0", "v2.0.0", "v1.0.0"]
+
+
+def test_sia_pull_of_a_version_into_a_recipes_pool(hub: Hub, tmp_path: Path) -> None:
+    publish_elsewhere(tmp_path, "acme/older")
+    assert sia("init", tmp_path / "mine").exit_code == 0
+    recipe = tmp_path / "mine" / "recipe.yaml"
+    before = recipe.read_text(encoding="utf-8")
+    assert "Pulled v1.0.0" in sia("pull", recipe, "--repo", "acme/older", "--revision", "v1.0.0").stdout
+    assert recipe.read_text(encoding="utf-8") == before
+    assert "12 tasks taken in" not in sia("pull", recipe, "--repo", "acme/older").stdout
+    both = sia("pull", recipe, "--repo", "acme/older", "--directory", tmp_path / "x")
+    assert both.exit_code == 2 and "--directory" in both.stderr
+    as_seed = sia("pull", recipe, "--repo", "acme/older", "--as", "seed")
+    assert as_seed.exit_code == 2 and "acme/older:alpaca" in as_seed.stderr
+    rows = sia("pull", recipe, "--repo", "acme/older:alpaca", "--as", "candidate")
+    assert "Pulled acme/older:alpaca: 12 tasks taken in" in rows.stdout
+
+
+def test_sia_pull_of_a_release_with_its_seeds(hub: Hub, tmp_path: Path) -> None:
+    """Seeds of the release are those of the project: the bundled ones would have the same ids and other texts."""
+    recipe = make_recipe(tmp_path, repo="acme/seeded", include="{seeds: true}")
+    with Project(recipe, TaskPool.open(f"sqlite:///{tmp_path}/theirs.db")) as project:
+        project.pool.add_seeds([replace(make_task(n), id=f"seed_task_{n}") for n in range(8)])
+        project.publish()
+    assert sia("pull", "--repo", "acme/seeded", "--directory", tmp_path / "mine").exit_code == 0
+    overrides = ["bootstrap.target=2", "bootstrap.wave=2"]
+    with open_project(tmp_path / "mine" / "recipe.yaml", overrides=overrides, model=ScriptedModel(text_for)) as project:
+        assert project.generate().generated >= 2
+        assert project.pool.counts()["seed"] == 8
+        assert not project.publish().published
+
+
+def test_sia_pull_of_a_dataset_of_others(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    HfApi().create_repo("acme/theirs", repo_type="dataset")
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS["alpaca"]).encode()
+    hub.repo("acme/theirs").add("data", {"train.jsonl": File(lines, False)})
+    monkeypatch.chdir(tmp_path)
+    found = sia("pull", "--repo", "acme/theirs", "--as", "seed")
+    assert found.exit_code == 0, found.stderr
+    recipe = tmp_path / "theirs" / "recipe.yaml"
+    assert Recipe.load(recipe).release.repo is None, "what others published is not where we publish"
+    status = json.loads(sia("status", recipe, "--json").stdout)
+    assert status["pool"]["seed"] == 2
+
+
+def test_sia_pull_of_nothing_leaves_no_folder(hub: Hub, tmp_path: Path) -> None:
+    for arguments in (["acme/nowhere"], ["a/b/c"], ["acme/a--b..c"]):
+        found = sia("pull", "--repo", *arguments, "--directory", tmp_path / "new")
+        assert found.exit_code == 1 and "Error: " in found.stderr, found.stderr
+        assert len(found.stderr.strip().splitlines()[-2:]) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_release_is_not_taken_in_as_something_else(hub: Hub, pool: TaskPool, other: TaskPool, tmp_path: Path) -> None:
+    pool.import_tasks([make_task(1)], Status.ACCEPTED)
+    publish(pool, make_recipe(tmp_path, repo="acme/as"))
+    with pytest.raises(UsageError, match="as they were published"):
+        take(other, "acme/as", status=Status.CANDIDATE)
+    assert not other.tasks()

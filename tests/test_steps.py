@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -216,6 +217,22 @@ def test_accepted_tasks_are_shown_more_often() -> None:
         for t in demonstrations.draw_for_instructions([], made, random.Random(n), seed_count=0, generated_count=2)
     ]
     assert 0.6 < shown.count(Status.ACCEPTED) / len(shown) < 0.9
+
+
+def test_the_clearer_the_verdict_the_more_often_it_is_shown() -> None:
+    votes = [(3, 0), (1, 0), (2, 1), (0, 0)]
+    made = [
+        replace(task(n, status=Status.ACCEPTED if any(v) else Status.CANDIDATE), votes=v) for n, v in enumerate(votes)
+    ]
+    assert [demonstrations.strength(t) for t in made] == [4, 2, 1.5, 1]
+    assert demonstrations.strength(task(9, status=Status.ACCEPTED)) == 2
+    shown = [
+        t.id
+        for n in range(2000)
+        for t in demonstrations.draw_for_instructions([], made, random.Random(n), seed_count=0, generated_count=1)
+    ]
+    for drawn, expected in zip(made, [4, 2, 1.5, 1], strict=True):
+        assert shown.count(drawn.id) / len(shown) == pytest.approx(expected / 8.5, abs=0.05)
 
 
 # filters -----------------------------------------------------------------------------------------

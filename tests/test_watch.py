@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from review_people import YES, Faults, Workspace, candidates
 
 from selfinstruct_argilla.pool.pool import TaskPool
+from selfinstruct_argilla.review.argilla_client import connect
 from selfinstruct_argilla.review.watch import watch
+from selfinstruct_argilla.review.webhooks import notices
 from selfinstruct_argilla.tasks import Status
 
 NO = {**YES, "output_correct": "no"}
@@ -98,3 +102,56 @@ def test_what_leaves_no_trace_is_found_by_a_whole_pass(workspace: Workspace) -> 
     ann.leave()
     assert next(results).accepted == 0
     assert now[0] >= 300
+
+
+# told by Argilla itself -----------------------------------------------------------------------------
+
+
+def test_argilla_gives_notice_and_the_outcome_is_that_of_polling(workspace: Workspace) -> None:
+    workspace.add(candidates(1))
+    workspace.push()
+    record = workspace.record_id("generated_00000000:0")
+    ann = workspace.person()
+    acts = [(lambda: ann.submit(record), Status.ACCEPTED), (lambda: ann.submit(record, NO), Status.REJECTED)]
+    acts += [(lambda: ann.delete(record), Status.IN_REVIEW)]
+    with notices(workspace.client, "http://127.0.0.1:0", name="a test") as listen:
+        assert listen is not None
+        waiting = iter(acts)
+        noticed: list[float] = []
+
+        def wait(seconds: float) -> None:
+            if (act := next(waiting, None)) is not None:
+                act[0]()
+            started = time.monotonic()
+            listen(60)
+            noticed.append(time.monotonic() - started)
+
+        results = watching(workspace, wait, clock=lambda: 0.0)
+        next(results)
+        for _, status in acts:
+            while workspace.status(0) is not status:
+                next(results)
+        assert max(noticed) < 50, "a notice was lost"
+        (hook,) = [h for h in workspace.client.get("webhooks")["items"] if h["description"] == "a test"]
+        assert httpx.post(hook["url"], json={"type": "response.created"}, timeout=5).status_code == 401
+    assert [h for h in workspace.client.get("webhooks")["items"] if h["description"] == "a test"] == []
+
+
+def test_where_argilla_cannot_give_notice_there_is_none(workspace: Workspace) -> None:
+    with notices(workspace.client, "http://127.0.0.1:0", name="left behind") as listen:
+        assert listen is not None
+        (hook,) = [h for h in workspace.client.get("webhooks")["items"] if h["description"] == "left behind"]
+        taken = hook["url"].rstrip("/")
+        with notices(workspace.client, taken, name="second") as other:
+            assert other is None
+    admin = workspace.person("boss", role="admin")
+    with connect(workspace.api_url, admin.api_key) as client, notices(client, taken, name="third") as other:
+        assert other is None
+    faults = Faults(workspace.client)
+    faults.before = lambda number, method, path: httpx.Response(500) if path.endswith("/ping") else None
+    with notices(workspace.client, taken, name="fourth") as other:
+        assert other is None
+    faults.heal()
+    assert not {"left behind", "second", "third", "fourth"} & {
+        hook["description"] for hook in workspace.client.get("webhooks")["items"]
+    }

@@ -17,18 +17,20 @@ SAMPLING = {"max_tokens": 3, "temperature": 0.0, "top_p": 0.0, "frequency_penalt
 def render(instruction: str, examples: Sequence[Task], template: Template) -> Prompt:
     """The few-shot question; the examples are seeds whose answer people gave."""
     words = template.classification
-
-    def question(text: str) -> str:
-        return f"{words.task.format(instruction=one_line(text))}\n{words.question}"
-
     return Prompt(
         header=f"{words.header}\n\n",
         examples=tuple(
-            (question(task.instruction), f" {words.yes if task.is_classification else words.no}\n\n")
+            (question(task.instruction, template), f" {words.yes if task.is_classification else words.no}\n\n")
             for task in examples
         ),
-        query=question(instruction),
+        query=question(instruction, template),
     )
+
+
+def question(instruction: str, template: Template) -> str:
+    """What differs between the prompts of a run."""
+    words = template.classification
+    return f"{words.task.format(instruction=one_line(instruction))}\n{words.question}"
 
 
 def stops(template: Template) -> list[str]:

@@ -6,9 +6,7 @@ import random
 import re
 from collections.abc import Sequence
 
-from ..tasks import Status, Task
-
-_ACCEPTED_WEIGHT = 3.0  # what people accepted is shown more often than what nobody has judged yet
+from ..tasks import Origin, Status, Task
 
 
 def generator(seed: int, *place: int | str) -> random.Random:
@@ -16,11 +14,17 @@ def generator(seed: int, *place: int | str) -> random.Random:
     return random.Random(":".join(map(str, (seed, *place))))
 
 
+def demonstrable(tasks: Sequence[Task]) -> list[Task]:
+    """Those that a prompt may show beside seeds; of a task and its distilled outputs the task itself."""
+    return [task for task in tasks if task.origin is not Origin.SEED and task.distilled_from is None]
+
+
 def draw_for_instructions(
     seeds: Sequence[Task], generated: Sequence[Task], rng: random.Random, *, seed_count: int, generated_count: int
 ) -> list[Task]:
     """Demonstrations of an instruction prompt, shuffled: up to `generated_count` generated tasks without
-    replacement, filled up with seeds to `seed_count + generated_count` (Self-Instruct, section 2.2)."""
+    replacement, filled up with seeds to `seed_count + generated_count` (Self-Instruct, section 2.2). What people accept
+    more clearly is shown more often."""
     chosen = _weighted(generated, min(generated_count, len(generated)), rng)
     fill = min(seed_count + generated_count - len(chosen), len(seeds))
     chosen += rng.sample(list(seeds), fill)
@@ -52,6 +56,16 @@ def draw_for_instances(
     return chosen
 
 
+def strength(task: Task) -> float:
+    """How clearly people accepted a task: the odds of an acceptance, one more vote counted on either side. 1 where
+    nobody has judged it, 2 after one acceptance (or where it came in as accepted), 4 after three, 1.5 after two to one.
+    """
+    if task.status is not Status.ACCEPTED:
+        return 1.0
+    ayes, noes = task.votes if any(task.votes) else (1, 0)
+    return (ayes + 1) / (noes + 1)
+
+
 def one_line(text: str) -> str:
     """A text as a demonstration shows it: one line, no colon at its end."""
     return re.sub(r"\s+", " ", text).strip().rstrip(":")
@@ -59,9 +73,7 @@ def one_line(text: str) -> str:
 
 def _weighted(tasks: Sequence[Task], count: int, rng: random.Random) -> list[Task]:
     # a key of u**(1/weight) for each, the largest win: sampling by weight without replacement (Efraimidis, Spirakis)
-    keyed = [
-        (rng.random() ** (1 / (_ACCEPTED_WEIGHT if task.status is Status.ACCEPTED else 1.0)), task) for task in tasks
-    ]
+    keyed = [(rng.random() ** (1 / strength(task)), task) for task in tasks]
     keyed.sort(key=lambda item: item[0], reverse=True)
     return [task for _, task in keyed[:count]]
 

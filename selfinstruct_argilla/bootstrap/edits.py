@@ -26,11 +26,13 @@ def edit_check(pool: TaskPool, recipe: Recipe) -> Callable[[Task], str | None]:
         if index is None:
             index = NoveltyIndex(novelty.threshold, novelty.tokens)
             for other in pool.tasks():
-                index.add(other.id, other.instruction)
-        if task.id in index:
-            index.remove(task.id)
+                if other.distilled_from is None:  # it says what the task that it comes from says
+                    index.add(other.id, other.instruction)
+        own = task.distilled_from or task.id
+        if own in index:
+            index.remove(own)
         match = index.check(task.instruction)
-        index.add(task.id, task.instruction)
+        index.add(own, task.instruction)
         return f"near_duplicate (ROUGE-L {match.score:.2f} with {match.key})" if match else None
 
     return check

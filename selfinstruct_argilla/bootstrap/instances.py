@@ -28,8 +28,8 @@ def render(instruction: str, examples: Sequence[Task], template: Template, *, cl
     answer = _labels_first if classification else _inputs_first
     return Prompt(
         header=f"{heading.header.strip()}\n\n",
-        examples=tuple((_question(t.instruction, template), f"{answer(t.instances, template)}\n\n") for t in examples),
-        query=_question(instruction, template),
+        examples=tuple((question(t.instruction, template), f"{answer(t.instances, template)}\n\n") for t in examples),
+        query=question(instruction, template),
     )
 
 
@@ -37,7 +37,8 @@ def stops(template: Template, max_instances: int) -> list[str]:
     return [f"{template.labels.example} {max_instances + 1}", f"\n{template.labels.task}"]
 
 
-def _question(instruction: str, template: Template) -> str:
+def question(instruction: str, template: Template) -> str:
+    """What differs between the prompts of a run."""
     return f"{template.labels.task} {one_line(instruction)}\n"
 
 

@@ -14,34 +14,36 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection, func, select
 
 from ..errors import GenerationError
-from ..llm.base import CallRecord, Place, Prompt, Request
+from ..llm.base import CallRecord, Place, Prompt, Reply, Request
 from ..llm.caller import BudgetReached, Caller
 from ..pool import schema
 from ..pool.engine import reading
 from ..pool.journal import PoolJournal
-from ..pool.locks import round_lock
-from ..pool.pool import TaskPool, load_tasks
+from ..pool.locks import lock_round
+from ..pool.pool import PoolWriter, TaskPool, load_tasks
 from ..pool.rounds import Discard, Draft, Round, Rounds, Wave
 from ..recipe import Recipe
+from ..similarity.index import Match
 from ..tasks import Origin, Provenance, Status, Task
-from .demonstrations import generator
+from .demonstrations import demonstrable, generator
 from .method import Written
 from .methods import method_of
 from .novelty import Batch, PoolNovelty
 
 Progress = Callable[[str, float | None], None]
+_Decision = TypeVar("_Decision")
 
 PREFIX = "generated"
 _FRUITLESS_WAVES = 10
 _GROUP = 5  # instructions that the reference code asks about together
-_LONGEST_DISCARD = 2000  # characters; the journal has the whole reply
+LONGEST_DISCARD = 2000  # characters; the journal has the whole reply
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class State:
     unjudged_requests: int
     waves: tuple[Wave, ...]
     tasks_per_request: float
+    tasks_per_draft: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ def next_move(state: State, *, wave: int, lookahead: int) -> Plan | Judge | Fini
     judged one finished."""
     if state.admitted >= state.target:
         return None
-    expected = state.admitted + state.open_drafts + state.unjudged_requests * state.tasks_per_request
+    expected = (
+        state.admitted + state.open_drafts * state.tasks_per_draft + state.unjudged_requests * state.tasks_per_request
+    )
     if not state.waves or (len(state.waves) <= lookahead and expected < state.target):
         return Plan(min(wave, max(1, math.ceil((state.target - expected) / state.tasks_per_request))))
     unjudged = next((w for w in state.waves if w.state == "planned"), None)
@@ -147,7 +152,7 @@ class Bootstrap:
                 total=_count_generated(self._pool),
                 target=round.target if round else target or 0,
                 requests=self._caller.bought,
-                discards=_difference(self._pool.rounds.discard_counts(), discards),
+                discards=difference(self._pool.rounds.discard_counts(), discards),
                 unclassified=self._unclassified,
                 ended=ended,
                 cap=cap,
@@ -158,11 +163,11 @@ class Bootstrap:
         settings = self._recipe.bootstrap
         with self._pool.write() as writer:
             connection = writer.connection
-            missing = None if target is None else target - _count(connection)
-            free = (r for r in Rounds.open_rounds(connection) if self._lock(r.number, locks))
+            missing = None if target is None else target - count_written(connection, PREFIX)
+            free = (r for r in Rounds.open_rounds(connection) if lock_round(self._pool.engine, r.number, locks))
             round = next(free, None)
             if round is not None and missing is not None:
-                round = replace(round, target=max(0, _count(connection, round.number) + missing))
+                round = replace(round, target=max(0, count_written(connection, PREFIX, round.number) + missing))
                 Rounds.set_target(connection, round.number, round.target)
             if round is None:
                 if missing is not None and missing <= 0:
@@ -174,68 +179,60 @@ class Bootstrap:
                     fingerprint=self._recipe.fingerprint,
                     recipe=self._recipe.model_dump(mode="json", by_alias=True),
                 )
-                self._lock(round.number, locks)
+                lock_round(self._pool.engine, round.number, locks)
             Rounds.adopt_waves(connection, round.number)
             return round
 
-    def _lock(self, round: int, locks: ExitStack) -> bool:
-        """Holds the round's lock until `locks` closes; False where another process works on it."""
-        with ExitStack() as attempt:
-            held = attempt.enter_context(round_lock(self._pool.engine, round))
-            if held:
-                locks.push(attempt.pop_all())
-        return held
-
     async def _bootstrap(self, round: Round) -> None:
-        settings = self._recipe.bootstrap
         try:
-            while True:
-                state = await asyncio.to_thread(self._state, round)
-                move = next_move(state, wave=settings.wave, lookahead=settings.lookahead)
-                if move is None:
-                    with self._pool.write() as writer:
-                        Rounds.finish_round(writer.connection, round.number)
-                    break
-                if isinstance(move, Plan):
-                    await asyncio.to_thread(self._plan, round, move.requests)
-                    continue
-                for wave in state.waves:
-                    await self._start(wave)
-                async with self._showing(round, state):
-                    if isinstance(move, Judge):
-                        await self._judge(move.wave)
-                    else:
-                        await self._finish(move.wave, state)
-            self._show(round, state)
-        except asyncio.CancelledError:
-            raise  # interrupted: what is on its way is given up
-        except BaseException:
-            await self._caller.drain()
-            raise
-        else:
-            await self._caller.drain()
+            async with self._caller.session():
+                await self._move_on(round)
         finally:
             started = [*self._replies.values(), *self._writing.values()]
             for task in started:
                 task.cancel()
             await asyncio.gather(*started, return_exceptions=True)
 
+    async def _move_on(self, round: Round) -> None:
+        """Move after move until the target is reached."""
+        settings = self._recipe.bootstrap
+        while True:
+            state = await asyncio.to_thread(self._state, round)
+            move = next_move(state, wave=settings.wave, lookahead=settings.lookahead)
+            if move is None:
+                with self._pool.write() as writer:
+                    Rounds.finish_round(writer.connection, round.number)
+                self._show(round, state)
+                return
+            if isinstance(move, Plan):
+                await asyncio.to_thread(self._plan, round, move.requests)
+                continue
+            for wave in state.waves:
+                await self._start(wave)
+            async with self._showing(round, state):
+                if isinstance(move, Judge):
+                    await self._judge(move.wave)
+                else:
+                    await self._finish(move.wave, state)
+
     def _state(self, round: Round) -> State:
         with reading(self._pool.engine) as connection:
             waves = Rounds.unfinished_waves(connection, round.number)
-            admitted = _count(connection, round.number)
+            admitted = count_written(connection, PREFIX, round.number)
             done = Rounds.finished_requests(connection, round.number)
+            closed = Rounds.closed_drafts(connection, round.number)
             usual = float(self._method.tasks_per_request)
             return State(
                 target=round.target,
                 admitted=admitted,
-                open_drafts=sum(len(Rounds.open_drafts(connection, wave)) for wave in waves),
+                open_drafts=Rounds.count_open_drafts(connection, waves),
                 unjudged_requests=sum(
                     Rounds.wave_requests(connection, wave) for wave in waves if wave.state == "planned"
                 ),
                 waves=tuple(waves),
-                # what a request has brought so far in this round says best what the next will bring
+                # what requests and drafts have brought so far in this round says best what the next will bring
                 tasks_per_request=min(usual, max(0.5, admitted / done)) if done else usual,
+                tasks_per_draft=max(0.1, admitted / closed) if closed else 1.0,
             )
 
     # plan ------------------------------------------------------------------------------------------
@@ -243,24 +240,21 @@ class Bootstrap:
     def _plan(self, round: Round, count: int) -> None:
         """Commits a wave of instruction requests, all drawn from the pool as it is now."""
         model, settings = self._model, self._recipe.bootstrap
-        with self._pool.write() as writer:
+        with reading(self._pool.engine) as connection:
             statuses = [str(status) for status in settings.demonstrations.from_]
-            generated = [
-                task for task in load_tasks(writer.connection, status=statuses) if task.origin is not Origin.SEED
-            ]
-            wave = Rounds.next_wave(writer.connection, round.number)
-            requests: list[Request] = []
-            for position in range(count):
-                rng = generator(settings.seed, wave.round, wave.number, position)
-                planned = self._method.plan(generated, rng)
-                request = Request(
-                    "instructions", settings.method, model.model, model.api, planned.prompt, planned.parameters,
-                    0, Place(wave.round, wave.number, position), planned.demonstrations,
-                )  # fmt: skip
-                twins = sum(other.base_key == request.base_key for other in requests)
-                draw = PoolJournal.draws(writer.connection, request.base_key) + twins
-                requests.append(replace(request, draw=draw))
-            PoolJournal.add_requests(writer.connection, requests)
+            generated = demonstrable(load_tasks(connection, status=statuses))
+            number = Rounds.last_wave(connection, round.number) + 1
+        requests = []
+        for position in range(count):
+            planned = self._method.plan(generated, generator(settings.seed, round.number, number, position))
+            request = Request(
+                "instructions", settings.method, model.model, model.api, planned.prompt, planned.parameters,
+                0, Place(round.number, number, position), planned.demonstrations,
+            )  # fmt: skip
+            requests.append(request)
+        with self._pool.write() as writer:
+            Rounds.add_wave(writer.connection, round.number, number)
+            PoolJournal.add_requests(writer.connection, PoolJournal.drawn(writer.connection, requests))
 
     async def _start(self, wave: Wave) -> None:
         """Asks for what a wave waits for, unless that is under way."""
@@ -269,13 +263,19 @@ class Bootstrap:
                 if request.key not in self._replies:
                     self._replies[request.key] = asyncio.create_task(self._caller.ask(request))
             return
-        with reading(self._pool.engine) as connection:
-            drafts = Rounds.open_drafts(connection, wave)
-            whole = Rounds.wave_instructions(connection, wave)
+        drafts, whole, calls = await asyncio.to_thread(self._waiting, wave)
         for draft in drafts:
-            if draft.key not in self._writing:
-                first = draft.position - draft.position % _GROUP
-                self._writing[draft.key] = asyncio.create_task(self._write(draft, whole[first : first + _GROUP]))
+            reply = calls[draft.request].reply
+            assert reply is not None, "a draft comes from a journaled reply"
+            first = draft.position - draft.position % _GROUP
+            self._writing[draft.key] = asyncio.create_task(self._write(draft, reply, whole[first : first + _GROUP]))
+
+    def _waiting(self, wave: Wave) -> tuple[list[Draft], list[str], dict[str, CallRecord]]:
+        """The drafts of a wave that nobody writes yet, all its instructions, and the replies that they come from."""
+        with reading(self._pool.engine) as connection:
+            drafts = [draft for draft in Rounds.open_drafts(connection, wave) if draft.key not in self._writing]
+            whole = Rounds.wave_instructions(connection, wave) if drafts else []
+        return drafts, whole, self._pool.journal.settled_calls({draft.request for draft in drafts})
 
     def _requests(self, wave: Wave) -> list[Request]:
         """The wave's instruction requests; those planned for a model that the recipe no longer names are dropped
@@ -297,13 +297,24 @@ class Bootstrap:
         if not drafts:
             self._count_fruitless(0)
 
-    def _commit_drafts(self, wave: Wave, calls: Sequence[tuple[Request, CallRecord]]) -> list[Draft]:
-        """Parses, filters and compares, in request order and under the pool's write lock."""
-        drafts: list[Draft] = []
-        discards: list[Discard] = []
+    @contextmanager
+    def _deciding(self, decide: Callable[[Batch], _Decision]) -> Iterator[tuple[PoolWriter, _Decision]]:
+        """A decision about novelty and the write lock to commit it under. Comparing takes seconds, and replies on their
+        way wait for the lock: so it is done before, and again only where another process was faster."""
+        with reading(self._pool.engine) as connection:
+            self._novelty.refresh(connection)
+        decision = decide(self._novelty.batch())
         with self._pool.write() as writer:
-            self._novelty.refresh(writer.connection)
-            batch = self._novelty.batch()
+            if self._novelty.refresh(writer.connection):
+                decision = decide(self._novelty.batch())
+            yield writer, decision
+
+    def _commit_drafts(self, wave: Wave, calls: Sequence[tuple[Request, CallRecord]]) -> list[Draft]:
+        """Parses, filters and compares, in request order."""
+
+        def decide(batch: Batch) -> tuple[list[Draft], list[Discard]]:
+            drafts: list[Draft] = []
+            discards: list[Discard] = []
             for request, call in calls:
                 for instruction, discard in self._judged(request, call, batch):
                     if discard is not None:
@@ -312,6 +323,9 @@ class Bootstrap:
                     draft = Draft(wave.round, wave.number, len(drafts), instruction, request.key, wave.owner)
                     batch.add(draft.key, instruction)
                     drafts.append(draft)
+            return drafts, discards
+
+        with self._deciding(decide) as (writer, (drafts, discards)):
             Rounds.add_drafts(writer.connection, drafts)
             Rounds.add_discards(writer.connection, wave, discards)
             Rounds.set_wave_state(writer.connection, wave, "judged" if drafts else "finished")
@@ -321,7 +335,7 @@ class Bootstrap:
         """Each instruction of a reply, with the discard that it is, if it is one."""
 
         def discard(reason: str, text: str, **facts: Any) -> tuple[str, Discard]:
-            return text, Discard("instructions", reason, text[:_LONGEST_DISCARD], request=request.key, **facts)
+            return text, Discard("instructions", reason, text[:LONGEST_DISCARD], request=request.key, **facts)
 
         if call.reply is None:
             yield discard("request_refused", "", detail=call.error)
@@ -341,17 +355,17 @@ class Bootstrap:
 
     # finish ----------------------------------------------------------------------------------------
 
-    async def _write(self, draft: Draft, batch: Sequence[str]) -> Written:
+    async def _write(self, draft: Draft, reply: Reply, batch: Sequence[str]) -> Written:
         model = self._model
 
         async def ask(step: str, prompt: Prompt, parameters: Mapping[str, Any]) -> CallRecord:
             place = Place(draft.round, draft.wave, draft.position)
             method = self._recipe.bootstrap.method
-            return await self._caller.ask(Request(step, method, model.model, model.api, prompt, parameters, 0, place))
+            request = Request(step, method, model.model, model.api, prompt, parameters, 0, place)
+            # instructions go first, because all else comes from them; then what finishes the oldest wave
+            return await self._caller.ask(request, (draft.round, draft.wave))
 
-        found = await self._pool.journal.settled(draft.request)
-        assert found is not None and found.reply is not None, "a draft comes from a journaled reply"
-        return await self._method.write(draft.instruction, found.reply, batch, ask)
+        return await self._method.write(draft.instruction, reply, batch, ask)
 
     async def _finish(self, wave: Wave, state: State) -> None:
         with reading(self._pool.engine) as connection:
@@ -373,17 +387,23 @@ class Bootstrap:
         """Drafts with instances become candidates, the others discards, in request order."""
         tasks: list[Task] = []
         discards: list[Discard] = []
-        with self._pool.write() as writer:
-            self._novelty.refresh(writer.connection)
-            batch = self._novelty.batch()
+
+        closed: list[Draft] = []
+        kept = {draft.key: draft.instruction for draft, written in settled if written.instances}
+
+        def decide(batch: Batch) -> dict[str, Match | None]:
+            return dict(zip(kept, batch.nearest(kept), strict=True))
+
+        with self._deciding(decide) as (writer, nearest):
             shown = PoolJournal.demonstrations(writer.connection, [draft.request for draft, _ in settled])
             ids = iter(writer.next_ids(PREFIX, len(settled)))
+            names: dict[str, str] = {}  # what was a draft when it was compared
             for draft, written in settled:
                 discards += [
                     Discard(
                         "instances",
                         item.reason,
-                        f"{item.instance.input}\n{item.instance.output}"[:_LONGEST_DISCARD],
+                        f"{item.instance.input}\n{item.instance.output}"[:LONGEST_DISCARD],
                         detail=draft.instruction,
                         request=(*written.requests, draft.request)[-1],
                     )
@@ -399,11 +419,12 @@ class Bootstrap:
                             request=draft.request,
                         )
                     )
-                    Rounds.close_draft(writer.connection, draft, requests=written.requests, task_id=None)
+                    closed.append(replace(draft, requests=written.requests))
                     continue
-                match = batch.nearest(draft.instruction)
+                match = nearest[draft.key]
+                names[draft.key] = next(ids)
                 task = Task(
-                    id=next(ids),
+                    id=names[draft.key],
                     instruction=draft.instruction,
                     instances=written.instances,
                     is_classification=written.is_classification,
@@ -412,12 +433,12 @@ class Bootstrap:
                     round=wave.owner,
                     provenance=Provenance(self._model.model, draft.request, shown[draft.request]),
                     max_rouge_l=match.score if match else None,
-                    nearest=str(match.key) if match else None,
+                    nearest=names.get(str(match.key), str(match.key)) if match else None,
                 )
                 tasks.append(task)
-                batch.add(task.id, task.instruction)
-                Rounds.close_draft(writer.connection, draft, requests=written.requests, task_id=task.id)
+                closed.append(replace(draft, requests=written.requests, task_id=task.id))
             writer.add(tasks, kind="generated")
+            Rounds.close_drafts(writer.connection, closed)
             Rounds.add_discards(writer.connection, wave, discards)
             if whole:
                 Rounds.set_wave_state(writer.connection, wave, "finished")
@@ -428,14 +449,7 @@ class Bootstrap:
 
     def _count_fruitless(self, candidates: int) -> None:
         self._fruitless = 0 if candidates else self._fruitless + 1
-        if self._fruitless == _FRUITLESS_WAVES:
-            counts = self._pool.rounds.discard_counts()
-            often = sorted(counts, key=lambda reason: -counts[reason])[:3]
-            why = ", ".join(f"{reason} ({counts[reason]})" for reason in often) or "the replies hold no task"
-            raise GenerationError(
-                f"{_FRUITLESS_WAVES} waves in a row brought no candidate; most were turned away for: {why}",
-                hint="Try another model, more seeds or a higher bootstrap.novelty.threshold; see: sia status",
-            )
+        stop_fruitless(self._pool, self._fruitless)
 
     @asynccontextmanager
     async def _showing(self, round: Round, state: State) -> AsyncIterator[None]:
@@ -460,17 +474,32 @@ class Bootstrap:
         )
 
 
-def _count(connection: Connection, round: int | None = None) -> int:
-    """Generated tasks, of one round where asked; whatever people did to them, they count."""
+def stop_fruitless(pool: TaskPool, waves: int) -> None:
+    """Raises GenerationError, with the reasons, once so many waves in a row brought no candidate."""
+    if waves < _FRUITLESS_WAVES:
+        return
+    counts = pool.rounds.discard_counts()
+    often = sorted(counts, key=lambda reason: -counts[reason])[:3]
+    why = ", ".join(f"{reason} ({counts[reason]})" for reason in often) or "the replies hold no task"
+    raise GenerationError(
+        f"{waves} waves in a row brought no candidate; most were turned away for: {why}",
+        hint="Try another model, more seeds or a higher bootstrap.novelty.threshold; see: sia status",
+    )
+
+
+def count_written(connection: Connection, prefix: str, round: int | None = None) -> int:
+    """Tasks that models wrote, by the prefix of their ids; of one round where asked. Whatever people did to them,
+    they count."""
     table = schema.tasks
     query = select(func.count()).where(table.c.origin == Origin.GENERATED.value)
+    query = query.where(table.c.id.startswith(f"{prefix}_", autoescape=True))
     return int(connection.execute(query if round is None else query.where(table.c.round == round)).scalar_one())
 
 
 def _count_generated(pool: TaskPool, round: Round | None = None) -> int:
     with reading(pool.engine) as connection:
-        return _count(connection, round.number if round else None)
+        return count_written(connection, PREFIX, round.number if round else None)
 
 
-def _difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+def difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     return {reason: count - before.get(reason, 0) for reason, count in after.items() if count > before.get(reason, 0)}

@@ -10,14 +10,19 @@ from typing import Any
 
 from ..errors import GenerationError
 from ..llm.base import CallRecord, Prompt, Reply
+from ..pool.engine import reading
+from ..pool.journal import Spend
 from ..pool.pool import TaskPool
-from ..recipe import Recipe
-from ..tasks import Origin, Status
-from .demonstrations import generator
+from ..recipe import Price, Recipe
+from ..tasks import Status
+from .demonstrations import demonstrable, generator
+from .distill import METHOD, due_tasks, requests_of
+from .distill import PREFIX as DISTILLED
+from .loop import PREFIX, count_written
 from .methods import method_of
 
 _BYTES_PER_TOKEN = 4  # a rule of thumb for English; the journal's own averages replace it once there are any
-_USUAL_COMPLETION = {"instructions": 250, "classification": 2, "input_first": 100, "output_first": 100}
+_USUAL_COMPLETION = {"instructions": 250, "classification": 2, "input_first": 100, "output_first": 100, "distill": 150}
 _ALPACA_COMPLETION = 1800
 
 
@@ -52,18 +57,23 @@ class Preview:
 
 
 def preview(pool: TaskPool, recipe: Recipe, target: int | None = None) -> Preview:
-    """The next round as it would begin now. Raises GenerationError where the pool has no seed tasks."""
+    """The next round as it would begin now. Raises GenerationError where the pool has nothing to start from."""
+    spent = {step: spend for (step,), spend in pool.journal.spend_by("step").items()}
+    if recipe.bootstrap.method == METHOD:
+        return _preview_distillation(pool, recipe, target, spent)
     seeds = pool.tasks(Status.SEED)
     if not seeds:
         raise GenerationError(
             "the pool has no seed tasks to start from", hint="Name a file under `seeds:` in the recipe."
         )
-    settings, price = recipe.bootstrap, recipe.models.generator.price
+    settings = recipe.bootstrap
     method = method_of(recipe, seeds)
-    generated = [t for t in pool.tasks(list(settings.demonstrations.from_)) if t.origin is not Origin.SEED]
-    done = sum(task.origin is Origin.GENERATED for task in pool.tasks())
+    generated = demonstrable(pool.tasks(list(settings.demonstrations.from_)))
+    with reading(pool.engine) as connection:
+        done = count_written(connection, PREFIX)
     wanted = max(0, target - done) if target is not None else settings.target
     planned = method.plan(generated, generator(settings.seed, 1, 1, 0))
+    price = recipe.models.generator.price
     asked: list[tuple[str, Prompt, dict[str, Any]]] = [("instructions", planned.prompt, planned.parameters)]
 
     async def ask(step: str, prompt: Prompt, parameters: Mapping[str, Any]) -> CallRecord:
@@ -73,19 +83,44 @@ def preview(pool: TaskPool, recipe: Recipe, target: int | None = None) -> Previe
     example = seeds[0].instruction
     asyncio.run(method.write(example, Reply(example, "stop"), (), ask))
 
-    spent = {step: spend for (step,), spend in pool.journal.spend_by("step").items()}
     bought = spent.get("instructions")
     per_request = done / bought.requests if bought and done else 0.5 * method.tasks_per_request
     steps = []
     for step, prompt, parameters in asked:
         requests = math.ceil(wanted / per_request) if step == "instructions" else wanted
-        seen = spent.get(step)
-        if seen and seen.requests:
-            size, answer = seen.prompt_tokens / seen.requests, seen.completion_tokens / seen.requests
-        else:
-            size = len(prompt.text.encode()) / _BYTES_PER_TOKEN
-            answer = _USUAL_COMPLETION[step] if method.name == "self_instruct" else _ALPACA_COMPLETION
-        prompt_tokens, completion_tokens = math.ceil(requests * size), math.ceil(requests * answer)
-        usd = (prompt_tokens * price.input_per_mtok + completion_tokens * price.output_per_mtok) / 1e6
-        steps.append(StepPreview(step, prompt, parameters, requests, prompt_tokens, completion_tokens, usd))
+        answer = _USUAL_COMPLETION[step] if method.name == "self_instruct" else _ALPACA_COMPLETION
+        steps.append(_estimate(step, prompt, parameters, requests, spent.get(step), answer, price))
     return Preview(wanted, steps, observed=bool(bought and done))
+
+
+def _preview_distillation(pool: TaskPool, recipe: Recipe, target: int | None, spent: Mapping[str, Spend]) -> Preview:
+    with reading(pool.engine) as connection:
+        done = count_written(connection, DISTILLED)
+        due = due_tasks(connection, recipe)[: recipe.bootstrap.target if target is None else max(0, target - done)]
+    requests = [request for task in due for request in requests_of(task, recipe)]
+    steps = [
+        _estimate(
+            first.step, first.prompt, dict(first.parameters), len(requests), spent.get(first.step),
+            _USUAL_COMPLETION[first.step], recipe.models.generator.price,
+        )
+        for first in requests[:1]
+    ]  # fmt: skip
+    return Preview(len(due), steps, observed=METHOD in spent)
+
+
+def _estimate(
+    step: str,
+    prompt: Prompt,
+    parameters: dict[str, Any],
+    requests: int,
+    seen: Spend | None,
+    usual_completion: int,
+    price: Price,
+) -> StepPreview:
+    if seen and seen.requests:
+        size, answer = seen.prompt_tokens / seen.requests, seen.completion_tokens / seen.requests
+    else:
+        size, answer = len(prompt.text.encode()) / _BYTES_PER_TOKEN, usual_completion
+    prompt_tokens, completion_tokens = math.ceil(requests * size), math.ceil(requests * answer)
+    usd = (prompt_tokens * price.input_per_mtok + completion_tokens * price.output_per_mtok) / 1e6
+    return StepPreview(step, prompt, parameters, requests, prompt_tokens, completion_tokens, usd)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
-from ..llm.base import Api, CallRecord, Reply
+from ..llm.base import Api, CallRecord, Prompt, Reply
 from ..recipe import Recipe
 from ..tasks import Task
 from . import classification, faithful, instances, instructions
@@ -67,8 +68,8 @@ class SelfInstruct:
         if self._faithful:
             kinds = [self._kind(await self._ask_kind(other, ask)) for other in batch]
             standard = {**standard, "max_tokens": faithful.instance_tokens(kinds)}
-        examples = self._label_examples if kind else self._input_examples
-        prompt = instances.render(instruction, examples, self.template, classification=bool(kind))
+        shown = self._output_first if kind else self._input_first
+        prompt = replace(shown, query=instances.question(instruction, self.template))
         stop = instances.stops(self.template, self._bootstrap.max_instances)
         step = "output_first" if kind else "input_first"
         second = await ask(step, prompt, parameters(standard, self._bootstrap.sampling.instances, stop))
@@ -89,7 +90,7 @@ class SelfInstruct:
         return Written(kind, (), reason, detail, tuple(invalid), requests)
 
     async def _ask_kind(self, instruction: str, ask: Ask) -> CallRecord:
-        prompt = classification.render(instruction, self._classification_examples, self.template)
+        prompt = replace(self._classification, query=classification.question(instruction, self.template))
         sampling = self._bootstrap.sampling.classification
         stop = classification.stops(self.template)
         return await ask("classification", prompt, parameters(classification.SAMPLING, sampling, stop))
@@ -99,16 +100,21 @@ class SelfInstruct:
             return faithful.is_classification(call.reply)
         return classification.parse(call.reply, self.template) if call.reply else None
 
-    @cached_property
-    def _classification_examples(self) -> list[Task]:
-        return draw_for_classification(self._seeds, generator(self._bootstrap.seed, "classification"))
+    # the few-shot prompts of the steps, with the question left open
 
     @cached_property
-    def _input_examples(self) -> list[Task]:
+    def _classification(self) -> Prompt:
+        shown = draw_for_classification(self._seeds, generator(self._bootstrap.seed, "classification"))
+        return classification.render("", shown, self.template)
+
+    @cached_property
+    def _input_first(self) -> Prompt:
         rng = generator(self._bootstrap.seed, "input_first")
-        return draw_for_instances(self._seeds, rng, classification=False, count=11, longest=_LONGEST_EXAMPLE)
+        shown = draw_for_instances(self._seeds, rng, classification=False, count=11, longest=_LONGEST_EXAMPLE)
+        return instances.render("", shown, self.template, classification=False)
 
     @cached_property
-    def _label_examples(self) -> list[Task]:
+    def _output_first(self) -> Prompt:
         rng = generator(self._bootstrap.seed, "output_first")
-        return draw_for_instances(self._seeds, rng, classification=True, count=16, longest=_LONGEST_EXAMPLE)
+        shown = draw_for_instances(self._seeds, rng, classification=True, count=16, longest=_LONGEST_EXAMPLE)
+        return instances.render("", shown, self.template, classification=True)

@@ -69,6 +69,7 @@ class Template(_Part):
     input_first: Heading
     output_first: Heading
     alpaca: AlpacaWords
+    distill: Heading
     labels: Labels
     filters: FilterWords
 

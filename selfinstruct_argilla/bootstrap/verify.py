@@ -9,10 +9,13 @@ from typing import Any
 
 from ..llm.base import CallRecord, Prompt, Reply
 from ..pool.pool import TaskPool
+from ..pool.rounds import Draft
 from ..recipe import Recipe
 from ..tasks import Origin, Status, Task
+from .distill import METHOD, parse, render
 from .method import Method, Written
 from .methods import method_of
+from .template import load_template
 
 _BLOCK = 1000  # tasks whose replies are in memory at a time
 
@@ -36,14 +39,14 @@ def verify(pool: TaskPool) -> Verification:
     ours = [task for task in pool.tasks() if task.origin is Origin.GENERATED and task.id not in pulled]
     tasks = [originals.get(task.id, task) for task in ours]
     seeds = pool.tasks(Status.SEED)
-    recipes = pool.rounds.recipes().items()
-    methods = {number: method_of(Recipe.model_validate(values), seeds) for number, values in recipes}
+    recipes = {number: Recipe.model_validate(values) for number, values in pool.rounds.recipes().items()}
     for start in range(0, len(tasks), _BLOCK):
-        problems += _check(pool, tasks[start : start + _BLOCK], methods)
+        problems += _check(pool, tasks[start : start + _BLOCK], recipes, seeds)
     return Verification(len(tasks), pool.journal.spend().requests, problems)
 
 
-def _check(pool: TaskPool, tasks: list[Task], methods: Mapping[int, Method]) -> Iterator[str]:
+def _check(pool: TaskPool, tasks: list[Task], recipes: Mapping[int, Recipe], seeds: Sequence[Task]) -> Iterator[str]:
+    methods = {n: method_of(recipe, seeds) for n, recipe in recipes.items() if recipe.bootstrap.method != METHOD}
     drafts = pool.rounds.admitted_drafts([task.id for task in tasks])
     keys = [key for draft in drafts.values() for key in (draft.request, *draft.requests)]
     calls = pool.journal.settled_calls(keys)
@@ -56,6 +59,10 @@ def _check(pool: TaskPool, tasks: list[Task], methods: Mapping[int, Method]) -> 
         if missing:
             yield f"task {task.id} comes from request {missing[0][:12]}, which has no reply in the journal"
             continue
+        if task.round not in methods:
+            if not _same_outputs(pool, task, draft, calls, recipes[task.round]):
+                yield f"the outputs of task {task.id} are not those of the replies that they came from"
+            continue
         method, judge = methods[task.round], methods[draft.judged_in]
         reply = calls[draft.request].reply
         if reply is None or task.instruction not in judge.parse(reply).items:
@@ -64,6 +71,18 @@ def _check(pool: TaskPool, tasks: list[Task], methods: Mapping[int, Method]) -> 
             yield f"the instruction of task {task.id} does not pass the filters of the round that judged it"
         elif not _same(task, _rewritten(method, task.instruction, reply, [calls[key] for key in draft.requests])):
             yield f"the instances of task {task.id} are not those of the replies that they came from"
+
+
+def _same_outputs(pool: TaskPool, task: Task, draft: Draft, calls: Mapping[str, CallRecord], recipe: Recipe) -> bool:
+    """Whether each instance of a distilled task was asked for as it stands, and is what came back."""
+    template = load_template(recipe.language)
+    requests = [pool.journal.request(key) for key in draft.requests]
+    return len(requests) == len(task.instances) and all(
+        request is not None
+        and request.prompt == render(task.instruction, instance.input, template)
+        and parse(calls[request.key].reply, instance.input, template) == (instance.output, None)
+        for request, instance in zip(requests, task.instances, strict=True)
+    )
 
 
 def _rewritten(method: Method, instruction: str, reply: Reply, calls: Sequence[CallRecord]) -> Written:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 import typer.core
 
-from selfinstruct_argilla.cli import loop, model, pool, project, pull, server
+from selfinstruct_argilla.cli import loop, model, pool, project, pull, report, server, team
 from selfinstruct_argilla.cli.output import say
 from selfinstruct_argilla.errors import SelfInstructError
 
@@ -47,9 +47,10 @@ app = typer.Typer(
     add_completion=False,
     help="Grow an instruction dataset with a language model and keep people in the loop.",
 )
-for commands in (project.app, loop.app, pull.app):
+for commands in (project.app, loop.app, pull.app, report.app):
     app.registered_commands += commands.registered_commands
 app.add_typer(pool.app, name="pool")
+app.add_typer(team.app, name="team")
 app.add_typer(server.app, name="server")
 app.add_typer(model.app, name="model")
 

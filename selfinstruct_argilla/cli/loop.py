@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -36,7 +35,6 @@ WaitOption = Annotated[
     bool | None,
     typer.Option("--wait/--no-wait", help="Wait until people have judged everything. Default: only on a terminal."),
 ]
-_POLL_SECONDS = 5.0
 
 
 @app.command()
@@ -186,16 +184,15 @@ def _tell_where(project: Project, url: str) -> None:
 
 
 def _wait_for_people(project: Project) -> None:
-    """Shows how far people are until every record is completed."""
+    """Follows people's answers until every record has a verdict."""
     say("Waiting until every record is judged. Ctrl-C stops waiting; the same command goes on from here.")
     with progress_display() as progress:
-        while True:
-            counts = project.review_progress()
-            if counts["completed"] >= counts["total"]:
+        for _ in project.watch():
+            counts = project.pool.reviews.summary()
+            if not counts["pending"]:
                 return
-            share = counts["completed"] / counts["total"]
-            progress(f"People: {counts['completed']} of {counts['total']} records judged", share)
-            time.sleep(_POLL_SECONDS)
+            share = counts["completed"] / counts["pushed"]
+            progress(f"People: {counts['completed']} of {counts['pushed']} records judged", share)
 
 
 def _start_local(recipe: Recipe) -> None:

@@ -78,6 +78,7 @@ def describe(status: PoolStatus) -> str:
     if review.get("pushed"):
         records = {name: review[name] for name in ("pushed", "pending", "completed", "conflicts")}
         lines.append(f"Review     {_counts(records)} (records of the dataset {review['dataset']} at {review['url']})")
+        lines += [f"           {line}" for line in describe_quality(review["quality"])]
     else:
         lines.append("Review     nothing pushed yet")
     if status.releases:
@@ -85,6 +86,36 @@ def describe(status: PoolStatus) -> str:
     else:
         lines.append("Release    none yet")
     return "\n".join(lines)
+
+
+def describe_quality(quality: dict[str, Any] | None) -> list[str]:
+    """Acceptance, agreement, reasons and the judge model; brackets hold 95 % intervals."""
+    if quality is None or not quality["accepted"]["total"]:
+        return []
+    accepted, found = quality["accepted"], quality["verdicts"]
+    between = "{:.0%} to {:.0%}".format(*accepted["interval"])
+    lines = [f"accepted: {accepted['share']:.0%} ({between}) of {accepted['total']:,} records with a verdict"]
+    if found is None:
+        lines.append("agreement: not known, no record was judged by two people")
+    else:
+        figures = [f"{found['percent']:.0%} of pairs agree"]
+        for name, title in (("cohen_kappa", "Cohen's κ"), ("krippendorff_alpha", "Krippendorff's α")):
+            if found[name] is not None:
+                low, high = found[f"{name}_interval"] or (found[name], found[name])
+                figures.append(f"{title} {found[name]:.2f} ({low:.2f} to {high:.2f})")
+        who = f"{found['annotators']} people, {found['records']:,} records"
+        lines.append(f"agreement: {', '.join(figures)} ({who})")
+    for number, figures_ in quality["rounds"].items():
+        if figures_["reasons"]:
+            lines.append(f"rejected in round {number} for: {_counts(figures_['reasons'])}")
+    for name, judge in quality["judge"].items():
+        kappa = "" if judge["cohen_kappa"] is None else f", Cohen's κ {judge['cohen_kappa']:.2f}"
+        lines.append(f"judge model on {name}: {judge['percent']:.0%} as people{kappa} ({judge['records']:,} records)")
+    if quality["calibration"]:
+        known = quality["calibration"]
+        right = f"{known['share']:.0%} of {known['total']:,} known answers right"
+        lines.append(f"calibration: {right} (by person: sia team list)")
+    return lines
 
 
 def _counts(counts: dict[str, Any]) -> str:

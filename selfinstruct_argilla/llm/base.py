@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, Protocol
 
 Api = Literal["completions", "chat"]
@@ -34,6 +34,16 @@ class Prompt:
     @property
     def text(self) -> str:
         return self.header + "".join(question + answer for question, answer in self.examples) + self.query
+
+    @property
+    def preamble_hash(self) -> str:
+        """sha256 of what many requests have in common: the header and the examples."""
+        return _preamble_hash(self.header, self.examples)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the text."""
+        return _preamble_size(self.header, self.examples) + _size(self.query)
 
     def messages(self) -> list[dict[str, str]]:
         """Chat messages: the header as the system message, each example as a user and an assistant turn."""
@@ -79,7 +89,7 @@ class Request:
             self.step,
             self.model,
             self.api,
-            [self.prompt.header, self.prompt.examples, self.prompt.query],
+            [self.prompt.preamble_hash, self.prompt.query],
             dict(self.parameters),
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -167,6 +177,20 @@ class RequestRefused(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+@lru_cache(maxsize=64)
+def _preamble_hash(header: str, examples: tuple[tuple[str, str], ...]) -> str:
+    return hashlib.sha256(json.dumps([header, examples]).encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _preamble_size(header: str, examples: tuple[tuple[str, str], ...]) -> int:
+    return _size(header) + sum(_size(question) + _size(answer) for question, answer in examples)
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="surrogatepass"))
 
 
 def storable(text: str) -> str:

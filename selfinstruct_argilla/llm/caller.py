@@ -9,10 +9,11 @@ too; what no retry helps ends the whole run.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -47,6 +48,9 @@ class Patience:
 # money -----------------------------------------------------------------------------------------
 
 
+_NO_CAP = Budget()
+
+
 @dataclass
 class Purse:
     """What may still be spent: settled requests as they were, those in flight at their worst case."""
@@ -61,11 +65,7 @@ class Purse:
     def worst_case(self, request: Request) -> tuple[float, int]:
         """(US dollars, tokens): one token a prompt byte, a few a message, and all of `max_tokens`; no tokenizer makes
         more of it."""
-        prompt = request.prompt
-        size = len(prompt.header) + len(prompt.query) + sum(len(q) + len(a) for q, a in prompt.examples)
-        if not prompt.text.isascii():
-            size = len(prompt.text.encode())
-        size += 16 * (2 + 2 * len(prompt.examples))  # chat templates
+        size = request.prompt.size + 16 * (2 + 2 * len(request.prompt.examples))  # chat templates
         completion = int(request.parameters.get("max_tokens") or 0)
         return self.cost(size, completion), size + completion
 
@@ -74,10 +74,12 @@ class Purse:
 
     def cap(self, request: Request) -> str | None:
         """The cap that this request could pass on top of everything spent and reserved, as words."""
+        budget = self.budget
+        if budget == _NO_CAP:
+            return None
         usd, tokens = self.worst_case(request)
         reserved_usd = sum(amount for amount, _ in self._reserved.values())
         reserved_tokens = sum(amount for _, amount in self._reserved.values())
-        budget = self.budget
         if budget.requests is not None and self.requests + len(self._reserved) + 1 > budget.requests:
             return f"{budget.requests} requests"
         if budget.tokens is not None and self.tokens + reserved_tokens + tokens > budget.tokens:
@@ -108,18 +110,23 @@ class Purse:
 # turns -----------------------------------------------------------------------------------------
 
 
+Rank = tuple[int, ...]
+
+
 class Slots:
     """At most `limit` requests on their way, and fewer while the endpoint is busy: the number is halved when it says
     so, and grows by one for each round of answers (additive increase, multiplicative decrease)."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._allowed, self._taken = limit, float(limit), 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: list[tuple[Rank, int, asyncio.Future[None]]] = []
+        self._number = 0
 
-    async def take(self, *, first: bool = False) -> None:
-        """Waits for a slot, first come first served; `first` goes before all who wait."""
-        turn = asyncio.get_running_loop().create_future()
-        (self._waiting.appendleft if first else self._waiting.append)(turn)
+    async def take(self, rank: Rank = (), *, first: bool = False) -> None:
+        """Waits for a slot: the lowest rank goes first, then who came first; `first` goes before all who wait."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._number += 1
+        heapq.heappush(self._waiting, ((), -self._number, turn) if first else (rank, self._number, turn))
         self._hand_out()
         try:
             await turn
@@ -141,7 +148,7 @@ class Slots:
 
     def _hand_out(self) -> None:
         while self._waiting and self._taken < int(self._allowed):
-            turn = self._waiting.popleft()
+            _, _, turn = heapq.heappop(self._waiting)
             if not turn.done():
                 self._taken += 1
                 turn.set_result(None)
@@ -223,39 +230,53 @@ class Caller:
         self._ended: Exception | None = None
         self._asked: dict[str, asyncio.Future[CallRecord]] = {}
 
-    async def ask(self, request: Request) -> CallRecord:
+    async def ask(self, request: Request, rank: Rank = ()) -> CallRecord:
         """The reply or refusal that settles the request, bought at most once even if asked twice at the same time.
+        Of requests that wait for a slot the one of the lowest rank goes first.
 
         Raises BudgetReached, ModelUnavailableError or ModelRefusedError; after the first of them every other
         request that is not on its way yet ends the same.
         """
         running = self._asked.get(request.key)
         if running is None:
-            running = self._asked[request.key] = asyncio.ensure_future(self._settle(request))
+            running = self._asked[request.key] = asyncio.ensure_future(self._settle(request, rank))
             running.add_done_callback(lambda _: self._asked.pop(request.key, None))
         return await asyncio.shield(running)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        """Whatever ends the block, the replies on their way are waited for; only an interrupt gives them up."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            await self.drain()
+            raise
+        else:
+            await self.drain()
 
     async def drain(self) -> None:
         """Waits for the requests on their way, whose replies are paid for; starts no further one."""
         self._ended = self._ended or BudgetReached("the run has ended")
         await asyncio.gather(*self._asked.values(), return_exceptions=True)
 
-    async def _settle(self, request: Request) -> CallRecord:
+    async def _settle(self, request: Request, rank: Rank) -> CallRecord:
         known = await self._journal.settled(request.key)
         if known is not None:
             return known
         try:
-            return await self._buy(request)
+            return await self._buy(request, rank)
         except (BudgetReached, ModelError) as error:
             self._ended = self._ended or error
             raise
 
-    async def _buy(self, request: Request) -> CallRecord:
+    async def _buy(self, request: Request, rank: Rank) -> CallRecord:
         """Attempts until one settles the request. Between them the slot is free for others."""
         started, attempt, failures, bought = asyncio.get_running_loop().time(), 0, 0, self.bought
         while True:
             attempt += 1
-            await self._slots.take(first=attempt > 1)
+            await self._slots.take(rank, first=attempt > 1)
             try:
                 call, failure = await self._attempt(request, attempt)
             finally:

@@ -7,6 +7,7 @@ advisory lock), so what it reads is what it changes.
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,10 +97,12 @@ def reading(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that holds the pool's write lock from its beginning to its commit. Keep it short."""
-    with explained(engine.url.render_as_string()), engine.execution_options(immediate=True).begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _ADVISORY_LOCK})
-        yield connection
+    with explained(engine.url.render_as_string()), engine.connect() as connection:
+        connection.execution_options(immediate=True)
+        with connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _ADVISORY_LOCK})
+            yield connection
 
 
 def now() -> str:
@@ -140,7 +143,11 @@ def _create_or_migrate(engine: Engine, where: str) -> None:
                     f"{where} is a database, but not a task pool", hint="Name another file under `pool:` in the recipe."
                 )
             schema.metadata.create_all(connection)
-            rows = {"schema_version": str(SCHEMA_VERSION), "pool_id": uuid.uuid4().hex}
+            rows = {
+                "schema_version": str(SCHEMA_VERSION),
+                "pool_id": uuid.uuid4().hex,
+                "salt": secrets.token_hex(32),
+            }
             connection.execute(insert(schema.meta), [{"key": key, "value": value} for key, value in rows.items()])
             return
         for step in MIGRATIONS[version - 1 :]:

@@ -11,12 +11,15 @@ import hashlib
 import json
 import queue
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import sleep
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, Row, func, insert, select
+from sqlalchemy import Connection, Engine, Row, func, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ..llm.base import CallRecord, Place, Prompt, Reply, Request
 from . import schema
@@ -35,6 +38,9 @@ class Spend:
     lost_usd: float = 0.0
 
 
+_GATHER = 0.005  # seconds; what comes in meanwhile shares a commit, which costs as long
+
+
 class PoolJournal:
     """The journal of one pool, in the form that `llm/caller.py` asks for."""
 
@@ -42,18 +48,35 @@ class PoolJournal:
         self._engine = engine
         self._queue: queue.SimpleQueue[tuple[Request, CallRecord, Future[None]] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._wanted: list[tuple[str, asyncio.Future[CallRecord | None]]] = []
+        self._looking: asyncio.Task[None] | None = None
 
     # for the caller ----------------------------------------------------------------------------
 
     async def settled(self, key: str) -> CallRecord | None:
-        """The reply or refusal that answers a request for good, if it has been bought already."""
-        table = schema.attempts
-        query = (
-            select(table).where(table.c.request == key, table.c.outcome != "transient").order_by(table.c.id).limit(1)
-        )
-        with reading(self._engine) as connection:
-            row = connection.execute(query).one_or_none()
-        return _call(row) if row is not None else None
+        """The reply or refusal that answers a request for good, if it has been bought already. Those who ask at about
+        the same time are answered by one query."""
+        found: asyncio.Future[CallRecord | None] = asyncio.get_running_loop().create_future()
+        self._wanted.append((key, found))
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_up())
+        return await found
+
+    async def _look_up(self) -> None:
+        while self._wanted:
+            wanted, self._wanted = self._wanted, []
+            try:
+                calls = await asyncio.to_thread(self.settled_calls, {key for key, _ in wanted})
+            except BaseException as error:  # every one who waits must hear of it
+                for _, found in wanted:
+                    if not found.done():
+                        found.cancel() if isinstance(error, asyncio.CancelledError) else found.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+                continue
+            for key, found in wanted:
+                if not found.done():
+                    found.set_result(calls.get(key))
 
     async def record(self, request: Request, call: CallRecord) -> None:
         """Returns once the attempt is committed."""
@@ -74,6 +97,7 @@ class PoolJournal:
 
     def _write(self) -> None:
         while (first := self._queue.get()) is not None:
+            sleep(_GATHER)
             batch = [first]
             last = False
             while not self._queue.empty():
@@ -100,33 +124,29 @@ class PoolJournal:
     @staticmethod
     def add_requests(connection: Connection, requests: Sequence[Request]) -> None:
         """Requests that are about to be asked; those that are there already are left as they are."""
-        table = schema.requests
-        fresh = {request.key: request for request in requests}
-        known = _existing(connection, table.c.key, list(fresh))
-        fresh = {key: request for key, request in fresh.items() if key not in known}
-        if not fresh:
-            return
-        preambles = {preamble_hash(request.prompt): request.prompt for request in fresh.values()}
-        missing = preambles.keys() - _existing(connection, schema.preambles.c.hash, list(preambles))
-        if missing:
-            connection.execute(
-                insert(schema.preambles),
-                [
-                    {
-                        "hash": hash,
-                        "header": preambles[hash].header,
-                        "examples": [list(e) for e in preambles[hash].examples],
-                    }
-                    for hash in sorted(missing)
-                ],
-            )
-        connection.execute(insert(table), [_request_row(request) for request in fresh.values()])
+        insert = _INSERTS[connection.dialect.name]
+        prompts = {request.prompt.preamble_hash: request.prompt for request in requests}
+        preambles = [
+            {"hash": hash, "header": prompt.header, "examples": prompt.examples} for hash, prompt in prompts.items()
+        ]
+        for table, rows in ((schema.preambles, preambles), (schema.requests, list(map(_request_row, requests)))):
+            if rows:
+                connection.execute(insert(table).on_conflict_do_nothing(), rows)  # what is there stays
 
     @staticmethod
-    def draws(connection: Connection, base_key: str) -> int:
-        """How often this was planned already: the draw number of the next purchase of the same thing."""
+    def drawn(connection: Connection, requests: Sequence[Request]) -> list[Request]:
+        """The same requests as further purchases: each with the number of times it was planned before, here or ever."""
         table = schema.requests
-        return int(connection.execute(select(func.count()).where(table.c.base_key == base_key)).scalar_one())
+        times: Counter[str] = Counter()
+        keys = sorted({request.base_key for request in requests})
+        for start in range(0, len(keys), 500):
+            query = select(table.c.base_key, func.count()).where(table.c.base_key.in_(keys[start : start + 500]))
+            times.update({row[0]: row[1] for row in connection.execute(query.group_by(table.c.base_key))})
+        drawn = []
+        for request in requests:
+            drawn.append(replace(request, draw=times[request.base_key]))
+            times[request.base_key] += 1
+        return drawn
 
     @staticmethod
     def demonstrations(connection: Connection, keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -218,16 +238,8 @@ _SUMS = (
 )
 
 
-def preamble_hash(prompt: Prompt) -> str:
-    """sha256 of the part of a prompt that is stored once."""
-    return hashlib.sha256(json.dumps([prompt.header, prompt.examples]).encode()).hexdigest()
-
-
-def _existing(connection: Connection, column: Column[str], values: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    for start in range(0, len(values), 500):
-        found.update(connection.execute(select(column).where(column.in_(values[start : start + 500]))).scalars())
-    return found
+# an insert that passes over what is there is no standard SQL
+_INSERTS: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 def _request_row(request: Request) -> dict[str, Any]:
@@ -239,7 +251,7 @@ def _request_row(request: Request) -> dict[str, Any]:
         "method": request.method,
         "model": request.model,
         "api": request.api,
-        "preamble": preamble_hash(request.prompt),
+        "preamble": request.prompt.preamble_hash,
         "query": request.prompt.query,
         "parameters": dict(request.parameters),
         "round": request.place.round,

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
+
+
+def lock_round(engine: Engine, round: int, locks: ExitStack) -> bool:
+    """Holds the round's lock until `locks` closes; False where another process works on it."""
+    with ExitStack() as attempt:
+        held = attempt.enter_context(round_lock(engine, round))
+        if held:
+            locks.push(attempt.pop_all())
+    return held
 
 
 @contextmanager

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,10 +83,15 @@ class TaskPool:
     @property
     def id(self) -> str:
         """A random name for this pool, made with it: a review dataset remembers whose it is."""
+        return self._meta("pool_id")
+
+    def pseudonym(self, user_id: str) -> str:
+        """A name for an annotator that only this pool, with a secret of its own, can tell from others."""
+        return "annotator_" + hmac.new(self._meta("salt").encode(), user_id.encode(), "sha256").hexdigest()[:12]
+
+    def _meta(self, key: str) -> str:
         with reading(self.engine) as connection:
-            return str(
-                connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == "pool_id")).scalar_one()
-            )
+            return str(connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar_one())
 
     @property
     def revision(self) -> int:
@@ -236,7 +242,7 @@ class PoolWriter:
         self.move(task_id, Status.WITHDRAWN, kind="withdrawn")
 
     def apply_review(self, task: Task, *, detail: dict[str, Any] | None = None) -> bool:
-        """Status, texts and instance verdicts as people left them; True where anything changed.
+        """Status, texts, kind and instance verdicts as people left them; True where anything changed.
 
         `task` is the task as it should now be. What the model wrote is kept as the original; texts that equal it
         again are no edit any more.
@@ -248,8 +254,15 @@ class PoolWriter:
             edited = original != _texts(task)
             texts = {"before": _texts(stored), "after": _texts(task)}
             self._event(task.id, "edited" if edited else "restored", None, None, {**texts, **(detail or {})})
-            self._update(task.id, instruction=task.instruction, original=original if edited else None)
+            self._update(
+                task.id,
+                instruction=task.instruction,
+                is_classification=task.is_classification,
+                original=original if edited else None,
+            )
             changed = True
+        if stored.votes != task.votes:
+            self._update(task.id, ayes=task.votes[0], noes=task.votes[1])
         if stored.instances != task.instances:
             for position, instance in enumerate(task.instances):
                 self.connection.execute(
@@ -323,6 +336,8 @@ class PoolWriter:
                     "max_rouge_l": task.max_rouge_l,
                     "nearest": task.nearest,
                     "extra": dict(task.extra),
+                    "ayes": task.votes[0],
+                    "noes": task.votes[1],
                 }
                 for number, task in enumerate(tasks, 1)
             ],
@@ -396,11 +411,16 @@ def with_texts(task: Task, texts: dict[str, Any]) -> Task:
         Instance(input, output, instance.verdict)
         for (input, output), instance in zip(texts["instances"], task.instances, strict=True)
     )
-    return Task(**{**_fields(task), "instruction": texts["instruction"], "instances": instances})
+    kept = {name: texts[name] for name in ("instruction", "is_classification")}
+    return Task(**{**_fields(task), **kept, "instances": instances})
 
 
 def _texts(task: Task) -> dict[str, Any]:
-    return {"instruction": task.instruction, "instances": [[i.input, i.output] for i in task.instances]}
+    return {
+        "instruction": task.instruction,
+        "instances": [[i.input, i.output] for i in task.instances],
+        "is_classification": task.is_classification,
+    }
 
 
 def _fields(task: Task) -> dict[str, Any]:
@@ -420,6 +440,7 @@ def _task(row: Row[Any], instances: list[Instance]) -> Task:
         provenance=Provenance(row.model, row.request, tuple(row.demonstrations)),
         max_rouge_l=row.max_rouge_l,
         nearest=row.nearest,
+        votes=(row.ayes, row.noes),
         extra=row.extra,
     )
 

@@ -31,7 +31,12 @@ class ReviewDataset:
 
 @dataclass(frozen=True)
 class ReviewRecord:
-    """One (task, instance) in Argilla. `digest` names the responses last seen, `applied` what the verdict rests on."""
+    """One (task, instance) in Argilla. `digest` names the responses last seen, `applied` what the verdict rests on.
+
+    several: it wants `min_submitted` people, else one
+    is enough. assigned: who is to judge it (nobody named: anybody). suggested: what the judge model thinks, question →
+    {value, score}. gold: known answers by question; such a calibration record is no task and has no verdict.
+    """
 
     task_id: str
     instance: int
@@ -44,6 +49,10 @@ class ReviewRecord:
     verdict: Verdict = Verdict.PENDING
     digest: str = ""
     applied: str = ""
+    several: bool = True
+    assigned: tuple[str, ...] = ()
+    suggested: dict[str, Any] | None = None
+    gold: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,10 +84,13 @@ class Reviews:
         with reading(self._engine) as connection:
             return [_dataset(row) for row in connection.execute(query)]
 
-    def records(self, dataset_id: str | None = None) -> list[ReviewRecord]:
-        """Review records by task and instance; those of one dataset where asked."""
+    def records(self, dataset_id: str | None = None, *, gold: bool | None = False) -> list[ReviewRecord]:
+        """Review records by task and instance; those of one dataset where asked. gold: calibration records instead
+        (None: both)."""
         table = schema.review_records
         query = select(table).order_by(table.c.task_id, table.c.instance)
+        if gold is not None:
+            query = query.where(table.c.gold.is_not(None) if gold else table.c.gold.is_(None))
         if dataset_id is not None:
             query = query.where(table.c.dataset_id == dataset_id)
         with reading(self._engine) as connection:
@@ -102,7 +114,7 @@ class Reviews:
         table = schema.review_records
         query = (
             select(table.c.verdict, func.count())
-            .where(table.c.dataset_id == newest.id, table.c.state == "present")
+            .where(table.c.dataset_id == newest.id, table.c.state == "present", table.c.gold.is_(None))
             .group_by(table.c.verdict)
         )
         with reading(self._engine) as connection:
@@ -141,13 +153,14 @@ class Reviews:
 
     def discarded_records(self) -> int:
         """Records of which all present responses are discards: they wait for somebody else."""
-        table = schema.responses
+        table, records = schema.responses, schema.review_records
+        gold = select(records.c.task_id).where(records.c.gold.is_not(None))
         per_record = (
             select(
                 func.count().label("there"),
                 func.sum(case((table.c.status == "discarded", 1), else_=0)).label("discards"),
             )
-            .where(table.c.current, table.c.status != "deleted")
+            .where(table.c.current, table.c.status != "deleted", table.c.task_id.not_in(gold))
             .group_by(table.c.task_id, table.c.instance)
             .subquery()
         )
@@ -181,7 +194,9 @@ class Reviews:
         table = schema.review_records
         for record in records:
             values = {name: getattr(record, name) for name in record.__dataclass_fields__}
-            values.update(resolution=record.resolution.value, verdict=record.verdict.value)
+            values.update(
+                resolution=record.resolution.value, verdict=record.verdict.value, assigned=list(record.assigned)
+            )
             key = and_(table.c.task_id == record.task_id, table.c.instance == record.instance)
             if connection.execute(update(table).where(key).values(**values)).rowcount == 0:
                 connection.execute(insert(table).values(**values))
@@ -240,6 +255,17 @@ class Reviews:
                 .values(resolution=verdict.value)
             )
 
+    @staticmethod
+    def set_assigned(connection: Connection, assigned: Mapping[tuple[str, int], Sequence[str]]) -> None:
+        """Who is to judge records, as their metadata in Argilla now say."""
+        table = schema.review_records
+        for (task_id, instance), names in assigned.items():
+            connection.execute(
+                update(table)
+                .where(table.c.task_id == task_id, table.c.instance == instance)
+                .values(assigned=list(names))
+            )
+
 
 def _some(ids: Iterable[str]) -> Iterable[list[str]]:
     """Databases limit the number of parameters."""
@@ -253,7 +279,7 @@ def _dataset(row: Row[Any]) -> ReviewDataset:
 
 def _record(row: Row[Any]) -> ReviewRecord:
     values = {name: getattr(row, name) for name in ReviewRecord.__dataclass_fields__}
-    values.update(resolution=Verdict(row.resolution), verdict=Verdict(row.verdict))
+    values.update(resolution=Verdict(row.resolution), verdict=Verdict(row.verdict), assigned=tuple(row.assigned))
     return ReviewRecord(**values)
 
 

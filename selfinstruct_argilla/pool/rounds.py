@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, update
 
 from . import schema
 from .engine import now, reading
@@ -50,7 +50,11 @@ class Draft:
     @property
     def key(self) -> str:
         """Its name in the novelty index, until it is a task."""
-        return f"draft:{self.round}.{self.wave}.{self.position}"
+        return draft_key(self.round, self.wave, self.position)
+
+
+def draft_key(round: int, wave: int, position: int) -> str:
+    return f"draft:{round}.{wave}.{position}"
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,16 @@ class Rounds:
         with reading(self._engine) as connection:
             return {row.reason: row[1] for row in connection.execute(query)}
 
+    def discards_by_round(self) -> dict[int, dict[str, int]]:
+        """Discards by round, then by reason."""
+        table = schema.discards
+        query = select(table.c.round, table.c.reason, func.count()).group_by(table.c.round, table.c.reason)
+        found: dict[int, dict[str, int]] = {}
+        with reading(self._engine) as connection:
+            for round, reason, count in connection.execute(query.order_by(table.c.round, table.c.reason)):
+                found.setdefault(round, {})[reason] = count
+        return found
+
     def admitted_drafts(self, task_ids: Sequence[str]) -> dict[str, Draft]:
         """What generated tasks came from, by task id."""
         found: dict[str, Draft] = {}
@@ -112,10 +126,11 @@ class Rounds:
     # inside a transaction ------------------------------------------------------------------------
 
     @staticmethod
-    def open_rounds(connection: Connection) -> list[Round]:
-        """Unfinished rounds, oldest first."""
+    def open_rounds(connection: Connection, *, distill: bool = False) -> list[Round]:
+        """Unfinished rounds, oldest first: those that distill, or those that bring new tasks."""
         query = select(schema.rounds).where(schema.rounds.c.state == "open").order_by(schema.rounds.c.number)
-        return [_round(row) for row in connection.execute(query)]
+        rounds = [_round(row) for row in connection.execute(query)]
+        return [round for round in rounds if (round.method == "distill") is distill]
 
     @staticmethod
     def set_target(connection: Connection, number: int, target: int) -> None:
@@ -171,9 +186,22 @@ class Rounds:
         return int(connection.execute(query).scalar_one())
 
     @staticmethod
-    def next_wave(connection: Connection, round: int) -> Wave:
+    def closed_drafts(connection: Connection, owner: int) -> int:
+        """How many drafts of the waves of a round became tasks or discards."""
+        table, waves = schema.drafts, schema.waves
+        place = (waves.c.round == table.c.round) & (waves.c.number == table.c.wave)
+        query = select(func.count()).select_from(table.join(waves, place))
+        query = query.where(waves.c.owner == owner, table.c.state != "open")
+        return int(connection.execute(query).scalar_one())
+
+    @staticmethod
+    def last_wave(connection: Connection, round: int) -> int:
+        """The number of the newest wave that a round planned; 0 where there is none."""
         query = select(func.coalesce(func.max(schema.waves.c.number), 0)).where(schema.waves.c.round == round)
-        number = 1 + int(connection.execute(query).scalar_one())
+        return int(connection.execute(query).scalar_one())
+
+    @staticmethod
+    def add_wave(connection: Connection, round: int, number: int) -> Wave:
         connection.execute(insert(schema.waves).values(round=round, number=number, owner=round, state="planned"))
         return Wave(round, number, round, "planned")
 
@@ -207,12 +235,47 @@ class Rounds:
         return list(connection.execute(query.order_by(table.c.position)).scalars())
 
     @staticmethod
-    def close_draft(connection: Connection, draft: Draft, *, requests: Sequence[str], task_id: str | None) -> None:
-        """The draft became the task `task_id`, or a discard; `requests` are the steps that decided it."""
+    def open_instructions(connection: Connection) -> dict[str, str]:
+        """The instructions of all open drafts, in request order, by the drafts' keys."""
         table = schema.drafts
-        place = (table.c.round == draft.round) & (table.c.wave == draft.wave) & (table.c.position == draft.position)
-        state = "admitted" if task_id else "discarded"
-        connection.execute(update(table).where(place).values(state=state, requests=list(requests), task_id=task_id))
+        query = select(table.c.round, table.c.wave, table.c.position, table.c.instruction)
+        query = query.where(table.c.state == "open").order_by(table.c.round, table.c.wave, table.c.position)
+        return {draft_key(*place): instruction for *place, instruction in connection.execute(query)}
+
+    @staticmethod
+    def count_open_drafts(connection: Connection, waves: Sequence[Wave]) -> int:
+        table = schema.drafts
+        query = select(func.count()).where(table.c.state == "open")
+        return sum(
+            int(connection.execute(query.where(table.c.round == w.round, table.c.wave == w.number)).scalar_one())
+            for w in waves
+        )
+
+    @staticmethod
+    def close_drafts(connection: Connection, drafts: Sequence[Draft]) -> None:
+        """Each became the task that it names, or a discard; its `requests` are the steps that decided it."""
+        if not drafts:
+            return
+        table = schema.drafts
+        closing = (
+            update(table)
+            .where(table.c.round == bindparam("r"), table.c.wave == bindparam("w"), table.c.position == bindparam("p"))
+            .values(state=bindparam("s"), requests=bindparam("keys"), task_id=bindparam("task"))
+        )
+        connection.execute(
+            closing,
+            [
+                {
+                    "r": draft.round,
+                    "w": draft.wave,
+                    "p": draft.position,
+                    "s": "admitted" if draft.task_id else "discarded",
+                    "keys": list(draft.requests),
+                    "task": draft.task_id,
+                }
+                for draft in drafts
+            ],
+        )
 
     @staticmethod
     def add_discards(connection: Connection, wave: Wave, discards: Iterable[Discard]) -> None:

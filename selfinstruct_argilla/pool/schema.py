@@ -7,7 +7,7 @@
     discards                     what a filter turned away, with reason, score and nearest neighbour
     review_datasets ── review_records ── responses   what was pushed to Argilla, and what people answered
     releases · splits            what was published where, and the split of each task that was
-    meta                         the pool's id and the version of this schema
+    meta                         the pool's id, the version of this schema, and the salt of pseudonyms
 
 Times are ISO 8601 in UTC; nothing in an export depends on them.
 """
@@ -43,6 +43,8 @@ tasks = Table(
     Column("nearest", Text),
     Column("extra", JSON, nullable=False),
     Column("original", JSON(none_as_null=True)),  # what the model wrote, once people have edited it
+    Column("ayes", Integer, nullable=False),  # submitted judgements of its records that accept, and that reject
+    Column("noes", Integer, nullable=False),
 )
 
 instances = Table(
@@ -184,7 +186,7 @@ review_datasets = Table(
 review_records = Table(
     "review_records",
     metadata,
-    Column("task_id", Text, ForeignKey("tasks.id"), primary_key=True),
+    Column("task_id", Text, primary_key=True),  # of a calibration record: a made-up one, of no task
     Column("instance", Integer, primary_key=True),
     Column("dataset_id", Text, nullable=False),
     Column("server_id", Text, nullable=False),
@@ -195,6 +197,10 @@ review_records = Table(
     Column("verdict", Text, nullable=False),  # accepted | rejected | conflict | pending
     Column("digest", Text, nullable=False),  # of the responses last seen
     Column("applied", Text, nullable=False),  # the digest and the rules that the verdict rests on
+    Column("several", Boolean, nullable=False),  # wants `min_submitted` people; else one is enough
+    Column("assigned", JSON, nullable=False),  # user names of those who are to judge it; none: anybody
+    Column("suggested", JSON(none_as_null=True)),  # what the judge model thinks: {question: {value, score}}
+    Column("gold", JSON(none_as_null=True)),  # known answers by question: a calibration record
 )
 
 responses = Table(

@@ -11,7 +11,8 @@ from .pool import TaskPool
 
 @dataclass(frozen=True)
 class PoolStatus:
-    """`pool` counts tasks by status, `discards` by reason; `review` counts review records, not tasks.
+    """`pool` counts tasks by status, `discards` by reason; `review` counts review records, not tasks, and has the
+    `agreement` and `quality` of what people said (`review/quality.py`, as JSON; None here).
 
     `spend_by` breaks the spend down by round, step and model; `usd_per` is what a generated task has cost, and one
     that people accepted (None while there is none).
@@ -44,7 +45,7 @@ def pool_status(pool: TaskPool) -> PoolStatus:
             "generated": spend.usd / generated if generated else None,
             "accepted": spend.usd / accepted if accepted else None,
         },
-        review={"agreement": None, **pool.reviews.summary()},
+        review={**pool.reviews.summary(), "agreement": None, "quality": None},
         releases=[
             {"version": release.version, "target": release.target, "tasks": release.tasks}
             for release in pool.releases.all()

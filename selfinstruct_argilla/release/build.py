@@ -10,8 +10,9 @@ The manifest, `manifest.json`, holds everything that the card and the change log
     withheld {id: {reason, near}}      tasks that were kept out of this version
     changes, history                   ids added, edited, withdrawn in this version; their counts in every version
     configs {name: {columns, splits}}  Arrow types of the columns; rows of each split
-    metadata                           name, language, license, exports
+    metadata                           name, language, license, exports, digest of the review's settings
     recipe, review, statistics         how it was made, how people judged, the paper's Table 1
+    figures                            paths of the card's figures
     pool {id, revision}, tools         where it was built from and with what
     card {heading: sha256}             the sections of the card that we wrote
     files {path: sha256}               every other file
@@ -21,12 +22,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..analysis import figures
+from ..analysis.lengths import word_counts
 from ..errors import ReleaseError
 from ..recipe import Recipe
 from ..tasks import Task, digest
@@ -39,14 +43,13 @@ Progress = Callable[[str, float | None], None]
 Manifest = dict[str, Any]
 
 FORMAT = 1
-_CHUNKS = {"min_chunk_size": 32 << 10, "max_chunk_size": 128 << 10}  # bytes; small, because a changed one is sent whole
-_ROW_GROUP = 200_000  # rows; few large groups, because each boundary costs deduplication (and readers memory)
+_GROUP = 256  # tasks of a row group, on average
 
 
 @dataclass(frozen=True)
 class Source:
     """What a pool offers for release: the tasks that may go out, the ids of those that people edited, the splits that
-    earlier releases gave, and how people judged."""
+    earlier releases gave, how people judged, the settings of their review as files (texts by path), their answers."""
 
     pool_id: str
     revision: int
@@ -54,6 +57,8 @@ class Source:
     edited: Collection[str]
     splits: Mapping[str, str]
     review: Mapping[str, Any]
+    review_files: Mapping[str, str] = field(default_factory=dict)
+    responses: formats.Responses = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Plan:
     rows: Sequence[formats.Row]
     changes: Changes
     withheld: Sequence[Withheld]
+    review_files: Mapping[str, str]
 
     @property
     def version(self) -> str:
@@ -97,23 +103,28 @@ def plan_release(
     """
     import pyarrow as pa
 
-    out = {entry.task_id: entry for entry in withheld}
+    out = {entry.task_id: entry for entry in (*_superseded(source.tasks), *withheld)}
     rows = {}
+    shown = "responses" in recipe.release.formats
     for task in source.tasks:
         if not task.accepted_instances():
             out.setdefault(task.id, Withheld(task.id, "none of its instances was accepted"))
         elif task.id not in out:
             edited = task.id in source.edited or bool(task.extra.get("edited"))
-            rows[task.id] = formats.task_row(task, edited=edited)
+            rows[task.id] = formats.task_row(task, edited=edited, responses=source.responses if shown else None)
     hashes = {task_id: digest(row) for task_id, row in rows.items()}
     before = previous["tasks"] if previous else {}
     published = {task_id: entry["split"] for task_id, entry in before.items()}
     if previous:
         published |= previous["retired"]
+    known = {**source.splits, **published}
+    for task in source.tasks:
+        if task.distilled_from in known:  # the same question stays in its split, whoever answers it
+            known.setdefault(task.id, known[task.distilled_from])
     assignment = assign(
         {task_id: row["instruction"] for task_id, row in rows.items()},
         recipe.release.splits.model_dump(),
-        known={**source.splits, **published},
+        known=known,
         settled=[task_id for task_id in rows if before.get(task_id, {}).get("hash") == hashes[task_id]],
         tokens=recipe.bootstrap.novelty.tokens,
     )
@@ -125,17 +136,18 @@ def plan_release(
     manifest: Manifest = {
         "format": FORMAT,
         "tasks": tasks,
-        "configs": {format: _describe(format, kept, tasks) for format in recipe.release.formats if format != "openai"},
+        "configs": _configs(recipe.release.formats, kept, tasks),
         "metadata": {
             "name": recipe.name,
             "language": recipe.language,
             "license": recipe.release.license,
             "exports": ["openai"] if "openai" in recipe.release.formats else [],
+            "review_settings": digest(dict(source.review_files)) if source.review_files else None,
         },
     }
     changes = versions.compare(previous, manifest)
     if previous is not None and not changes and not renamed:
-        return Plan(previous, kept, changes, tuple(out.values()))
+        return Plan(previous, kept, changes, tuple(out.values()), source.review_files)
     chosen = versions.choose(changes, used, version)
     counts = {name: len(getattr(changes, name)) for name in ("added", "edited", "withdrawn")}
     history = [{"version": chosen, "tasks": len(tasks), **counts}, *(previous["history"] if previous else [])]
@@ -159,9 +171,12 @@ def plan_release(
         },
         "review": dict(source.review),
         "pool": {"id": source.pool_id, "revision": source.revision},
+        "figures": _figures(kept) if recipe.release.figures and figures.available() else [],
         "tools": {"selfinstruct-argilla": __version__, "pyarrow": pa.__version__},
     }
-    return Plan(manifest, kept, changes, tuple(out[id] for id in sorted(out)))
+    if manifest["figures"]:
+        manifest["tools"]["matplotlib"] = version_of("matplotlib")
+    return Plan(manifest, kept, changes, tuple(out[id] for id in sorted(out)), source.review_files)
 
 
 def build_release(
@@ -177,6 +192,8 @@ def build_release(
     `readme` is the card that the target has now and `written` its manifest's `card`: what people wrote stays.
     """
     manifest = {name: value for name, value in plan.manifest.items() if name not in ("files", "card")}
+    if manifest["figures"] and not figures.available():
+        raise ReleaseError(f"{manifest['version']} has figures, which cannot be drawn", hint=figures.MISSING)
 
     def rows_of(split: str) -> list[formats.Row]:
         return [row for row in plan.rows if manifest["tasks"][row["id"]]["split"] == split]
@@ -190,10 +207,14 @@ def build_release(
             write_parquet(path, config, rows_of(split))
     if "openai" in manifest["metadata"]["exports"]:
         (folder / "openai").mkdir()
-        for split in next(iter(manifest["configs"].values()))["splits"]:
+        for split in sorted({entry["split"] for entry in manifest["tasks"].values()}):
             (folder / "openai" / f"{split}.jsonl").write_text(
                 "".join(formats.chat_jsonl(rows_of(split))), encoding="utf-8"
             )
+    _draw(folder, manifest, plan.rows)
+    for name, text in plan.review_files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
     (folder / "CHANGELOG.md").write_text(changelog(manifest["history"]), encoding="utf-8")
     card, manifest["card"] = render_card(manifest, plan.rows, readme, written)
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -208,22 +229,36 @@ def data_file(config: str, split: str) -> str:
 
 
 def write_parquet(path: Path, config: str, tasks: Iterable[formats.Row]) -> None:
-    """The rows of a config, cut into chunks by content, so that storage keeps what an edit leaves as it was; a
-    dictionary of the column's values would change with every added row."""
+    """The rows of a config, laid out so that storage which keeps equal stretches once (Xet) keeps what an added or
+    edited task leaves as it was: row groups end after certain tasks, pages where their content says so, and nothing
+    (a dictionary, statistics, a page index) sums up rows of more than one group."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = formats.schema(config)
-    table = pa.Table.from_pylist(list(formats.rows(config, tasks)), schema=schema)
-    pq.write_table(
-        table,
+    with pq.ParquetWriter(
         path,
+        schema,
         compression="zstd",
-        row_group_size=_ROW_GROUP,
         use_dictionary=False,
-        use_content_defined_chunking=_CHUNKS,
-        write_page_index=True,
-    )
+        write_statistics=False,
+        use_content_defined_chunking=True,
+    ) as writer:
+        for group in _groups(tasks):
+            rows = list(formats.rows(config, group))
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
+
+
+def _groups(tasks: Iterable[formats.Row]) -> Iterator[list[formats.Row]]:
+    """The tasks cut where the hash of an id says so: at the same places in every version."""
+    group = []
+    for task in tasks:
+        group.append(task)
+        if int(hashlib.sha256(task["id"].encode()).hexdigest()[-8:], 16) % _GROUP == 0:
+            yield group
+            group = []
+    yield group
 
 
 def show_manifest(manifest: Manifest) -> str:
@@ -263,15 +298,61 @@ def sha256(path: Path) -> str:
     return found.hexdigest()
 
 
-def _describe(config: str, rows: Sequence[formats.Row], tasks: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Columns and the number of rows of each split that has any."""
-    counts = dict.fromkeys(SPLITS, 0)
-    for row in rows:
-        counts[tasks[row["id"]]["split"]] += 1 if config == "tasks" else len(row["instances"])
-    return {
-        "columns": {field.name: str(field.type) for field in formats.schema(config)},
-        "splits": {split: count for split, count in counts.items() if count},
+def _superseded(tasks: Iterable[Task]) -> Iterator[Withheld]:
+    """Tasks whose outputs were written again: of all accepted versions the newest is published."""
+    families: dict[str, list[str]] = {}
+    for task in tasks:
+        if task.accepted_instances():
+            families.setdefault(task.distilled_from or task.id, []).append(task.id)
+    for source, members in families.items():
+        *older, newest = sorted(members, key=lambda id: (id != source, id))
+        for task_id in older:
+            yield Withheld(task_id, "its outputs were written again, and accepted", (newest,))
+
+
+def _configs(
+    names: Iterable[str], rows: Sequence[formats.Row], tasks: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """Columns and the number of rows of each split that has any, of each config that has any."""
+    found = {}
+    for name in names:
+        counts = dict.fromkeys(SPLITS, 0)
+        for row in rows if name != "openai" else ():
+            parts = {"tasks": 1, "responses": len(row.get("responses", ()))}
+            counts[tasks[row["id"]]["split"]] += parts.get(name, len(row["instances"]))
+        if any(counts.values()):
+            found[name] = {
+                "columns": {column.name: str(column.type) for column in formats.schema(name)},
+                "splits": {split: count for split, count in counts.items() if count},
+            }
+    return found
+
+
+def _figures(rows: Sequence[formats.Row]) -> list[str]:
+    """The figures that there is something to show in."""
+    scored = any(row["max_rouge_l"] is not None for row in rows)
+    return ["figures/lengths.png", *(["figures/novelty.png"] if scored else [])]
+
+
+def _draw(folder: Path, manifest: Manifest, rows: Sequence[formats.Row]) -> None:
+    instances = [instance for row in rows for instance in row["instances"]]
+    drawings: dict[str, Callable[[Path], None]] = {
+        "figures/lengths.png": lambda path: figures.draw_lengths(
+            path,
+            {
+                "instruction": word_counts(row["instruction"] for row in rows),
+                "input": word_counts(instance["input"] for instance in instances if instance["input"]),
+                "output": word_counts(instance["output"] for instance in instances),
+            },
+        ),
+        "figures/novelty.png": lambda path: figures.draw_novelty(
+            path,
+            [row["max_rouge_l"] for row in rows if row["max_rouge_l"] is not None],
+            manifest["recipe"]["novelty_threshold"],
+        ),
     }
+    for name in manifest["figures"]:
+        drawings[name](folder / name)
 
 
 def _refuse_empty(source: Source, recipe: Recipe) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from ..analysis.agreement import wilson_interval
+from ..analysis.lengths import word_counts
 from ..errors import ReleaseError
 from .formats import Row
 
@@ -48,7 +50,7 @@ def check_license(license: str | None) -> None:
 
 
 def statistics(rows: Sequence[Row]) -> dict[str, Any]:
-    """The figures of the Self-Instruct paper's Table 1; lengths are mean numbers of words, split at white space."""
+    """The figures of the Self-Instruct paper's Table 1; lengths are mean numbers of words (`word_counts`)."""
     instances = [instance for row in rows for instance in row["instances"]]
     inputs = [instance["input"] for instance in instances if instance["input"]]
     return {
@@ -88,7 +90,7 @@ def render_card(
         "Versions": _versions(manifest["history"]),
         "How it was made": _making(manifest, rows),
         "How people judged": _judging(manifest["review"]),
-        "Statistics": _statistics(manifest["statistics"]),
+        "Statistics": _statistics(manifest["statistics"], manifest["figures"]),
         "Examples": _examples(rows),
         "Limits and biases": _LIMITS,
     }
@@ -201,7 +203,22 @@ dataset = load_dataset("PATH_OR_REPOSITORY", "{example}", revision="{manifest["v
 {_lines(rows)}
 
 A task keeps its split in every version, all its instances share it, and no two instructions with a ROUGE-L of 0.7 or
-more are in different splits. `manifest.json` lists every task with its content hash and split."""
+more are in different splits. `manifest.json` lists every task with its content hash and split.{_reopening(manifest)}"""
+
+
+def _reopening(manifest: Mapping[str, Any]) -> str:
+    if not manifest["metadata"]["review_settings"]:
+        return ""
+    what = 'subset="alpaca"' if "alpaca" in manifest["configs"] else "with_records=False"
+    return f"""
+
+The review opens again in any Argilla, with the same questions:
+
+```python
+import argilla
+
+argilla.Dataset.from_hub("REPOSITORY", settings="auto", {what}, workspace="argilla", name="again")
+```"""
 
 
 def _versions(history: Sequence[Mapping[str, Any]]) -> str:
@@ -244,12 +261,42 @@ def _judging(review: Mapping[str, Any]) -> str:
             f"- Rubric `{review['rubric']}`; at least {_count(review['min_submitted'], 'response')} a record, "
             f"resolved by `{review['resolution']}`.",
             f"- {_count(judged, 'task')} judged: {review['accepted']:,} accepted, {review['rejected']:,} rejected, "
-            f"{review['conflict']:,} in conflict; the acceptance rate is {review['accepted'] / judged:.0%}.",
+            f"{review['conflict']:,} in conflict; the acceptance rate is {review['accepted'] / judged:.0%}"
+            f"{_between(wilson_interval(review['accepted'], judged), '.0%')}.",
+            *_quality(review.get("quality") or {}),
         ]
     )
 
 
-def _statistics(figures: Mapping[str, Any]) -> str:
+def _quality(quality: Mapping[str, Any]) -> list[str]:
+    """The paper's Table 2 and the agreement on the verdict; intervals are 95 %."""
+    lines = []
+    if quality.get("answers"):
+        shares = ", ".join(
+            f"`{name}` {share['share']:.0%}{_between(share['interval'], '.0%')}"
+            for name, share in quality["answers"].items()
+        )
+        total = max(share["total"] for share in quality["answers"].values())
+        lines.append(f"- Good before any edit, of {_count(total, 'record')} judged: {shares}.")
+    found = quality.get("verdicts")
+    if found:
+        figures = [f"{found['percent']:.0%} of pairs of verdicts are equal{_between(found['percent_interval'], '.0%')}"]
+        names = {"cohen_kappa": "Cohen's κ", "fleiss_kappa": "Fleiss' κ", "krippendorff_alpha": "Krippendorff's α"}
+        figures += [
+            f"{title} {found[name]:.2f}{_between(found[f'{name}_interval'], '.2f')}"
+            for name, title in names.items()
+            if found[name] is not None
+        ]
+        people = f"{found['annotators']} people on {_count(found['records'], 'record')} that several judged"
+        lines.append(f"- Agreement of {people}: {', '.join(figures)}.")
+    return lines
+
+
+def _between(interval: Sequence[float] | None, form: str) -> str:
+    return f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else ""
+
+
+def _statistics(figures: Mapping[str, Any], images: Sequence[str]) -> str:
     rows = {
         "instructions": f"{figures['instructions']:,}",
         "- classification": f"{figures['classification']:,}",
@@ -260,7 +307,14 @@ def _statistics(figures: Mapping[str, Any]) -> str:
         "mean non-empty input length (words)": f"{figures['input_words']:.1f}",
         "mean output length (words)": f"{figures['output_words']:.1f}",
     }
-    return "| statistic | value |\n|---|---|\n" + _lines(f"| {name} | {value} |" for name, value in rows.items())
+    table = "| statistic | value |\n|---|---|\n" + _lines(f"| {name} | {value} |" for name, value in rows.items())
+    return "\n\n".join([table, *(f"![{_CAPTIONS[image]}]({image})" for image in images)])
+
+
+_CAPTIONS = {
+    "figures/lengths.png": "Words of instructions, non-empty inputs and outputs",
+    "figures/novelty.png": "ROUGE-L of each generated instruction with the closest earlier one",
+}
 
 
 def _examples(rows: Sequence[Row]) -> str:
@@ -303,5 +357,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _mean_words(texts: Iterable[str]) -> float:
-    lengths = [len(text.split()) for text in texts]
+    lengths = word_counts(texts)
     return round(fmean(lengths), 2) if lengths else 0.0

@@ -4,6 +4,7 @@
     alpaca             one row an instance: instruction, input, output (Stanford Alpaca)
     prompt_completion  one row an instance: prompt, completion (TRL), in the several templates of Self-Instruct
     messages           one row an instance: a user's and an assistant's message (TRL conversational, OpenAI chat)
+    responses          one row a person's response to an instance, where a recipe asks for it
 
 Rows are sorted by task id, then by instance. Columns are fixed here and never inferred from the data.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..tasks import Task
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Row = dict[str, Any]
+Responses = Mapping[tuple[str, int], Sequence[Mapping[str, str]]]  # by task and instance: annotator, answers
 
 # Self-Instruct, section 2.3: several ways to put a task into words, so that a model does not depend on one. The end
 # of the completion is left to the tokenizer.
@@ -70,6 +72,12 @@ def schema(config: str) -> pa.Schema:
         "alpaca": [("instruction", pa.string()), ("input", pa.string()), ("output", pa.string())],
         "prompt_completion": [("prompt", pa.string()), ("completion", pa.string())],
         "messages": [("messages", pairs("role", "content"))],
+        "responses": [
+            ("task_id", pa.string()),
+            ("instance", pa.int32()),
+            ("annotator", pa.string()),
+            ("answers", pa.string()),
+        ],
     }
     return pa.schema(columns[config])
 
@@ -79,6 +87,9 @@ def rows(config: str, tasks: Iterable[Row]) -> Iterator[Row]:
     for task in tasks:
         if config == "tasks":
             yield task
+            continue
+        if config == "responses":
+            yield from ({"task_id": task["id"], **response} for response in task["responses"])
             continue
         for number, instance in enumerate(task["instances"]):
             instruction, input, output = task["instruction"], instance["input"], instance["output"]
@@ -94,9 +105,10 @@ def rows(config: str, tasks: Iterable[Row]) -> Iterator[Row]:
                 yield {"messages": chat(instruction, input, output)}
 
 
-def task_row(task: Task, *, edited: bool) -> Row:
-    """What is published of a task; `edited` says whether people changed what the model wrote."""
-    return {
+def task_row(task: Task, *, edited: bool, responses: Responses | None = None) -> Row:
+    """What is published of a task; `edited` says whether people changed what the model wrote. With `responses`, those
+    to the instances that are published are beside its columns; both count published instances from 0."""
+    row: Row = {
         "id": task.id,
         "name": task.name,
         "instruction": task.instruction,
@@ -111,6 +123,14 @@ def task_row(task: Task, *, edited: bool) -> Row:
         "nearest": task.nearest,
         "edited": edited,
     }
+    if responses is not None:
+        places = [place for place, i in enumerate(task.instances) if i in task.accepted_instances()]
+        row["responses"] = [
+            {"instance": number, **response}
+            for number, place in enumerate(places)
+            for response in responses.get((task.id, place), ())
+        ]
+    return row
 
 
 def public_model(model: str) -> str:

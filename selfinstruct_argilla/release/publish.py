@@ -7,9 +7,10 @@ off in between is finished by the next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ReleaseError
 from ..pool.pool import TaskPool
@@ -19,6 +20,7 @@ from .build import Manifest, Plan, Progress, Source, build_release, files_below,
 from .card import check_license
 from .folder import FolderTarget
 from .foreign import questions, read_rows
+from .formats import Responses
 from .holdout import contaminated
 from .secrets import Finding, find_secrets
 from .splits import Withheld
@@ -53,12 +55,16 @@ def publish(
     version: str | None = None,
     dry_run: bool = False,
     allow: Sequence[str] = (),
+    quality: Mapping[str, Any] | None = None,
+    review_files: Mapping[str, str] | None = None,
+    responses: Responses | None = None,
     progress: Progress | None = None,
 ) -> PublishResult:
     """Publishes to the folder `to`, else to `repo`, else to the recipe's `release.repo`.
 
     `version` is the version to give (the next by what changed), `allow` the ids of rows that the scan for secrets may
-    let pass. Raises ReleaseError.
+    let pass, `quality` what the card says of the judgements (`Quality.to_json`: no names), `review_files` the settings
+    of the review, texts by path, `responses` what annotators answered, under pseudonyms. Raises ReleaseError.
     """
     tell = progress or (lambda message, fraction: None)
     check_license(recipe.release.license)
@@ -84,7 +90,7 @@ def publish(
         previous = pool.releases.manifest(target.name, published[-1])  # somebody emptied the target
     used = {*published, *held.versions, *(entry["version"] for entry in (previous["history"] if previous else ()))}
     tell("Comparing tasks", None)
-    source = read_source(pool, recipe)
+    source = read_source(pool, recipe, quality, review_files, responses)
     plan = plan_release(
         source,
         recipe,
@@ -111,7 +117,13 @@ def publish(
     return _result(plan, target, published=True, commit=commit)
 
 
-def read_source(pool: TaskPool, recipe: Recipe) -> Source:
+def read_source(
+    pool: TaskPool,
+    recipe: Recipe,
+    quality: Mapping[str, Any] | None = None,
+    review_files: Mapping[str, str] | None = None,
+    responses: Responses | None = None,
+) -> Source:
     """What the pool offers: accepted tasks, seeds where the recipe includes them, and how people judged."""
     revision = pool.revision
     seeds = (Status.SEED,) if recipe.release.include.seeds else ()
@@ -128,7 +140,10 @@ def read_source(pool: TaskPool, recipe: Recipe) -> Source:
             "min_submitted": recipe.review.min_submitted,
             "resolution": recipe.review.resolution,
             **{status.value: reviewed.count(status) for status in (Status.ACCEPTED, Status.REJECTED, Status.CONFLICT)},
+            "quality": quality,
         },
+        review_files=review_files or {},
+        responses=responses or {},
     )
 
 
@@ -155,7 +170,7 @@ def _check_rows(plan: Plan, previous: Manifest | None, allow: Sequence[str]) -> 
 def _check_files(folder: Path, known: set[str], allow: Sequence[str]) -> None:
     """Refuses text files with secrets other than the `known` ones."""
     for name in files_below(folder):
-        if not name.endswith(".parquet") and name not in allow:
+        if not name.endswith((".parquet", ".png")) and name not in allow:
             found = find_secrets(name, (folder / name).read_text(encoding="utf-8"))
             _refuse([finding for finding in found if finding.text not in known])
 

@@ -102,33 +102,33 @@ def recipe_values(found: Found) -> tuple[str, dict[str, Any]]:
     manifest = found.manifest
     metadata, made, review = manifest["metadata"], manifest["recipe"], manifest["review"]
     name, language = metadata["name"], metadata["language"]
-    regional = f"{made['method']}_{language.split('-')[0]}"
+    names = (f"{made['method']}_{language.split('-')[0]}", made["method"], _RECIPE)
     values: dict[str, Any] = {
         "name": name,
         "language": language,
         "pool": f"sqlite:///{name}.db",
-        "bootstrap": {
-            "method": made["method"],
-            "demonstrations": made["demonstrations"],
-            "novelty": {"threshold": made["novelty_threshold"]},
-        },
+        "bootstrap": {"novelty": {"threshold": made["novelty_threshold"]}},
         "review": {"min_submitted": review["min_submitted"]},
         "release": {
             "repo": found.repo,
             "include": {"seeds": made["seeds"]},
             "splits": made["splits"],
-            "formats": [*manifest["configs"], *metadata["exports"]],
+            # what people answered elsewhere is not in this pool
+            "formats": [config for config in (*manifest["configs"], *metadata["exports"]) if config != "responses"],
             **({"license": metadata["license"]} if metadata["license"] else {}),
             **({"holdout": made["holdout"]} if made["holdout"] else {}),
         },
     }
+    recipe = next(name for name in names if name in bundled_recipes())
+    if recipe.startswith(made["method"]):
+        values["bootstrap"]["demonstrations"] = made["demonstrations"]
     if review["rubric"] in BUNDLED_RUBRICS:
         values["review"]["rubric"] = review["rubric"]
     if review["resolution"] != "adjudicated":  # who settles conflicts is not published
         values["review"]["resolution"] = review["resolution"]
     if made["seeds"]:
         values["seeds"] = []  # they come with the release
-    return regional if regional in bundled_recipes() else made["method"], values
+    return recipe, values
 
 
 def _pull_rows(pool: TaskPool, found: Found, status: Status) -> PullResult:

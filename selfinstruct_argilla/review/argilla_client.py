@@ -184,9 +184,10 @@ class ArgillaClient:
         """The JSON answer to a GET of `/api/v1/{path}`."""
         return self._request("GET", path, params=params)
 
-    def send(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON answer to a request with a JSON body."""
-        return self._request(method, path, json=body)
+    def send(self, method: str, path: str, body: Any = None, *, patience: float | None = None) -> Any:
+        """The JSON answer to a request with a JSON body (None where it has none). patience: seconds, instead of the
+        client's own."""
+        return self._request(method, path, patience=patience, json=body)
 
     def _found(self, path: str) -> dict[str, Any] | None:
         try:
@@ -196,14 +197,14 @@ class ArgillaClient:
                 raise
             return None
 
-    def _request(self, method: str, path: str, **arguments: Any) -> Any:
+    def _request(self, method: str, path: str, *, patience: float | None = None, **arguments: Any) -> Any:
         def once() -> Any:
             response = self._http.request(method, f"/api/v1/{path}", **arguments)
             if response.status_code >= 300:
                 raise httpx.HTTPStatusError(response.text, request=response.request, response=response)
-            return response.json()
+            return response.json() if response.content else None
 
-        return _patiently(once, self.api_url, self._patience)
+        return _patiently(once, self.api_url, self._patience if patience is None else patience)
 
 
 def _patiently(call: Callable[[], Any], api_url: str, patience: float) -> Any:

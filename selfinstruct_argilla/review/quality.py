@@ -3,11 +3,14 @@
 The shares follow Table 2 of the Self-Instruct paper: of the records that were judged, how many have a valid
 instruction, an appropriate input, a correct output, and all three, before any edit. A record's answer to a question is
 what more than half of its submitted responses say.
+
+Annotators' names are in `Quality`, for the lead of the review; what `to_json` and `agreement_json` return has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +18,15 @@ from ..analysis.agreement import Agreement, agreement, wilson_interval
 from ..pool.pool import TaskPool
 from ..tasks import Verdict
 from .records import record_fields
-from .rubric import Rubric, judge
+from .rubric import Question, Rubric, judge
+
+JUDGE = "judge"
+PEOPLE = "people"
 
 
 @dataclass(frozen=True)
 class Share:
-    """`count` of `total` records, with Wilson's 95 % interval of the share."""
+    """`count` of `total`, with Wilson's 95 % interval of the share."""
 
     count: int
     total: int
@@ -29,48 +35,83 @@ class Share:
     def interval(self) -> tuple[float, float] | None:
         return wilson_interval(self.count, self.total)
 
+    def to_json(self) -> dict[str, Any]:
+        share = self.count / self.total if self.total else None
+        return {
+            "count": self.count,
+            "total": self.total,
+            "share": share,
+            "interval": list(self.interval) if self.interval else None,
+        }
+
 
 @dataclass(frozen=True)
 class QuestionAgreement:
-    """Agreement on the answers themselves (ordinal for ratings), and on whether they speak for acceptance."""
+    """Agreement on the answers themselves (ordinal too for ratings), and on whether they speak for acceptance."""
 
     answers: Agreement | None
     acceptable: Agreement | None
 
-
-@dataclass(frozen=True)
-class RoundQuality:
-    """One bootstrap round: records accepted of those with a verdict, and agreement on accepting."""
-
-    accepted: Share
-    verdicts: Agreement | None
+    def to_json(self) -> dict[str, Any]:
+        return {"answers": _json(self.answers), "acceptable": _json(self.acceptable)}
 
 
 @dataclass(frozen=True)
-class Quality:
+class Figures:
     """accepted: records accepted (as they are or edited) of those with a verdict. answers: the paper's Table 2, by
-    question, with `all` at the end. verdicts: agreement on accept or reject. questions: by question name. rounds: by
-    number."""
+    question, with `all` at the end. verdicts: agreement on accept or reject. questions: by question name. reasons: in
+    how many rejected records somebody who rejects found this question's answer bad."""
 
     accepted: Share
     answers: Mapping[str, Share]
     verdicts: Agreement | None
     questions: Mapping[str, QuestionAgreement]
-    rounds: Mapping[int, RoundQuality]
+    reasons: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "accepted": self.accepted.to_json(),
+            "answers": {name: share.to_json() for name, share in self.answers.items()},
+            "verdicts": _json(self.verdicts),
+            "questions": {name: question.to_json() for name, question in self.questions.items()},
+            "reasons": dict(self.reasons),
+        }
+
+
+@dataclass(frozen=True)
+class Quality:
+    """overall, and by number of the bootstrap round. calibration: known answers given right, by annotator. judge: the
+    judge model against what more than half of the people say, by question (people saw its opinion before they
+    answered)."""
+
+    overall: Figures
+    rounds: Mapping[int, Figures]
+    calibration: Mapping[str, Share]
+    judge: Mapping[str, Agreement]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, without anybody's name."""
+        shares = self.calibration.values()
+        known = Share(sum(share.count for share in shares), sum(share.total for share in shares))
+        return {
+            **self.overall.to_json(),
+            "rounds": {str(number): figures.to_json() for number, figures in self.rounds.items()},
+            "calibration": {"annotators": len(shares), **known.to_json()} if shares else None,
+            "judge": {name: found.to_json() for name, found in self.judge.items()},
+        }
 
     def agreement_json(self) -> dict[str, Any] | None:
-        """Agreement on the verdict without anybody's name; None where no record was judged twice."""
-        if self.verdicts is None:
+        """Agreement on the verdict, and below it by question and by round; None where no record was judged twice."""
+        if self.overall.verdicts is None:
             return None
-        found = self.verdicts
         return {
-            "records": found.items,
-            "annotators": found.annotators,
-            "percent": found.percent,
-            "cohen_kappa": found.kappa,
-            "fleiss_kappa": found.fleiss_kappa,
-            "krippendorff_alpha": found.alpha,
-            "krippendorff_alpha_interval": found.alpha_interval,
+            **self.overall.verdicts.to_json(),
+            "questions": {
+                name: found.answers.to_json() for name, found in self.overall.questions.items() if found.answers
+            },
+            "rounds": {
+                str(number): figures.verdicts.to_json() for number, figures in self.rounds.items() if figures.verdicts
+            },
         }
 
 
@@ -83,6 +124,8 @@ class _Judged:
     answers: dict[str, dict[str, Any]]
     acceptable: dict[str, dict[str, bool]]
     accepted: dict[str, bool]
+    failed: frozenset[str]
+    suggested: dict[str, Any]
 
 
 def review_quality(pool: TaskPool) -> Quality | None:
@@ -91,10 +134,66 @@ def review_quality(pool: TaskPool) -> Quality | None:
     if not datasets:
         return None
     rubric = Rubric.model_validate(datasets[-1].rubric)
-    judged = _judged(pool, datasets[-1].id, rubric)
-    asked = [name for name in rubric.accept if any(name in record.acceptable for record in judged)]
+    submitted: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for response in pool.reviews.responses():
+        if response.status == "submitted":
+            key = (response.task_id, response.instance)
+            submitted.setdefault(key, {})[response.username or response.user_id] = response.values
+    judged = _judged(pool, datasets[-1].id, rubric, submitted)
     return Quality(
-        accepted=_accepted(judged),
+        overall=_figures(judged, rubric),
+        rounds={
+            number: _figures([record for record in judged if record.round == number], rubric)
+            for number in sorted({record.round for record in judged})
+        },
+        calibration=_calibration(pool, datasets[-1].id, submitted),
+        judge=_judge_agreement(judged, rubric),
+    )
+
+
+def _judged(
+    pool: TaskPool, dataset_id: str, rubric: Rubric, submitted: Mapping[tuple[str, int], dict[str, dict[str, Any]]]
+) -> list[_Judged]:
+    present = [
+        record
+        for record in pool.reviews.records(dataset_id)
+        if record.state == "present" and (record.task_id, record.instance) in submitted
+    ]
+    originals = pool.originals()
+    tasks = {
+        task.id: originals.get(task.id, task) for task in pool.tasks(ids=sorted({record.task_id for record in present}))
+    }
+    found = []
+    for record in present:
+        people = submitted[record.task_id, record.instance]
+        fields = record_fields(tasks[record.task_id], record.instance)
+        answers: dict[str, dict[str, Any]] = {}
+        acceptable: dict[str, dict[str, bool]] = {}
+        accepted: dict[str, bool] = {}
+        failed: set[str] = set()
+        for name, values in people.items():
+            for question in _closed(rubric):
+                value = values.get(question.name)
+                if value is not None:
+                    answers.setdefault(question.name, {})[name] = value
+            for question_name, condition in rubric.accept.items():
+                acceptable.setdefault(question_name, {})[name] = condition.holds(values.get(question_name))
+            judgement = judge(rubric, values, fields)
+            accepted[name] = judgement.accepted
+            failed.update(judgement.failed)
+        suggested = {name: opinion["value"] for name, opinion in (record.suggested or {}).items()}
+        round = tasks[record.task_id].round
+        found.append(_Judged(round, record.verdict, answers, acceptable, accepted, frozenset(failed), suggested))
+    return found
+
+
+def _figures(judged: Sequence[_Judged], rubric: Rubric) -> Figures:
+    asked = [name for name in rubric.accept if any(name in record.acceptable for record in judged)]
+    decided = [record for record in judged if record.verdict is not Verdict.PENDING]
+    rejected = [record for record in decided if record.verdict is Verdict.REJECTED]
+    reasons = Counter(name for record in rejected for name in record.failed)
+    return Figures(
+        accepted=Share(sum(record.verdict is Verdict.ACCEPTED for record in decided), len(decided)),
         answers={
             **{name: _good(judged, [name]) for name in asked},
             **({"all": _good(judged, asked)} if len(asked) > 1 else {}),
@@ -108,59 +207,52 @@ def review_quality(pool: TaskPool) -> Quality | None:
                 ),
                 acceptable=agreement([record.acceptable.get(question.name, {}) for record in judged]),
             )
-            for question in rubric.questions
-            if question.type in ("label", "rating")
+            for question in _closed(rubric)
         },
-        rounds={
-            number: RoundQuality(
-                accepted=_accepted([record for record in judged if record.round == number]),
-                verdicts=agreement([record.accepted for record in judged if record.round == number]),
-            )
-            for number in sorted({record.round for record in judged})
-        },
+        reasons={name: reasons[name] for name in rubric.accept if reasons[name]},
     )
 
 
-def _judged(pool: TaskPool, dataset_id: str, rubric: Rubric) -> list[_Judged]:
-    present = [record for record in pool.reviews.records(dataset_id) if record.state == "present"]
-    originals = pool.originals()
-    tasks = {
-        task.id: originals.get(task.id, task) for task in pool.tasks(ids=sorted({record.task_id for record in present}))
-    }
-    submitted: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for response in pool.reviews.responses():
-        if response.status == "submitted":
-            key = (response.task_id, response.instance)
-            submitted.setdefault(key, {})[response.username or response.user_id] = response.values
-    found = []
-    for record in present:
-        people = submitted.get((record.task_id, record.instance), {})
-        if not people:
-            continue
-        fields = record_fields(tasks[record.task_id], record.instance)
-        answers: dict[str, dict[str, Any]] = {}
-        acceptable: dict[str, dict[str, bool]] = {}
-        for name, values in people.items():
-            for question in rubric.questions:
-                value = values.get(question.name)
-                if value is not None and question.type in ("label", "rating"):
-                    answers.setdefault(question.name, {})[name] = value
-            for question_name, condition in rubric.accept.items():
-                acceptable.setdefault(question_name, {})[name] = condition.holds(values.get(question_name))
-        accepted = {name: judge(rubric, values, fields).accepted for name, values in people.items()}
-        found.append(_Judged(tasks[record.task_id].round, record.verdict, answers, acceptable, accepted))
-    return found
-
-
-def _accepted(judged: list[_Judged]) -> Share:
-    decided = [record for record in judged if record.verdict is not Verdict.PENDING]
-    return Share(sum(record.verdict is Verdict.ACCEPTED for record in decided), len(decided))
-
-
-def _good(judged: list[_Judged], questions: list[str]) -> Share:
+def _good(judged: Sequence[_Judged], questions: Sequence[str]) -> Share:
     """Records of which more than half of the responses speak for acceptance in each of the questions."""
 
     def mostly(votes: dict[str, bool]) -> bool:
         return 2 * sum(votes.values()) > len(votes)
 
     return Share(sum(all(mostly(record.acceptable[q]) for q in questions) for record in judged), len(judged))
+
+
+def _calibration(
+    pool: TaskPool, dataset_id: str, submitted: Mapping[tuple[str, int], dict[str, dict[str, Any]]]
+) -> dict[str, Share]:
+    right: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    for record in pool.reviews.records(dataset_id, gold=True):
+        for name, values in submitted.get((record.task_id, record.instance), {}).items():
+            for question, answer in (record.gold or {}).items():
+                asked[name] += 1
+                right[name] += values.get(question) == answer
+    return {name: Share(right[name], asked[name]) for name in sorted(asked)}
+
+
+def _judge_agreement(judged: Sequence[_Judged], rubric: Rubric) -> dict[str, Agreement]:
+    found = {}
+    for question in _closed(rubric):
+        both = []
+        for record in judged:
+            people = Counter(record.answers.get(question.name, {}).values()).most_common(1)
+            if people and 2 * people[0][1] > len(record.answers[question.name]) and question.name in record.suggested:
+                both.append({JUDGE: record.suggested[question.name], PEOPLE: people[0][0]})
+        compared = agreement(both, order=sorted(question.values) or None)
+        if compared is not None:
+            found[question.name] = compared
+    return found
+
+
+def _closed(rubric: Rubric) -> list[Question]:
+    """Questions with one answer out of a list."""
+    return [question for question in rubric.questions if question.type in ("label", "rating")]
+
+
+def _json(found: Agreement | None) -> dict[str, Any] | None:
+    return found.to_json() if found is not None else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..tasks import Task, Verdict, digest, external_id
-from .rubric import METADATA, RECORD_FIELDS, Question, Rubric, Text, in_language
+from .rubric import KIND, METADATA, RECORD_FIELDS, Question, Rubric, Text, in_language
 
 _CONTEXT: Text = {
     "en": "The closest task that we have (ROUGE-L {score:.2f}):\n{instruction}",
@@ -20,6 +22,14 @@ _FIELD_TITLES: dict[str, Text] = {
 }
 _METADATA_TYPES = {"round": "integer", "max_rouge_l": "float"}
 _QUESTION_TYPES = {"label": "label_selection", "multi_label": "multi_label_selection"}
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """What a judge model says of one record: question → {value, score}, the score its confidence from 0 to 1."""
+
+    model: str
+    answers: dict[str, dict[str, Any]]
 
 
 # the dataset ------------------------------------------------------------------------------------
@@ -93,7 +103,7 @@ def record_context(task: Task, nearest: str | None, language: str) -> str | None
     return in_language(_CONTEXT, language).format(score=task.max_rouge_l, instruction=nearest)
 
 
-def record_metadata(task: Task, resolution: Verdict) -> dict[str, Any]:
+def record_metadata(task: Task, resolution: Verdict, assigned: Sequence[str] = ()) -> dict[str, Any]:
     """All metadata of a record: Argilla replaces them as a whole, so a part must never be sent."""
     known: dict[str, Any] = {
         "task_id": task.id,
@@ -103,30 +113,56 @@ def record_metadata(task: Task, resolution: Verdict) -> dict[str, Any]:
         "max_rouge_l": None if task.max_rouge_l is None else float(task.max_rouge_l),
         "model": task.provenance.model,
         "resolution": resolution.value,
+        "assigned": list(assigned) or None,
     }
     return {name: value for name, value in known.items() if value is not None}
 
 
 def record_item(
-    task: Task, instance: int, *, rubric: Rubric, question_ids: dict[str, str], context: str | None
+    task: Task,
+    instance: int,
+    *,
+    rubric: Rubric,
+    question_ids: dict[str, str],
+    context: str | None,
+    assigned: Sequence[str] = (),
+    opinion: Opinion | None = None,
 ) -> dict[str, Any]:
-    """One item of Argilla's bulk upsert. It has no key `responses`, so answers are never touched."""
+    """One item of Argilla's bulk upsert. It has no key `responses`, so answers are never touched.
+
+    assigned: who is to judge it. opinion: the judge model's answers.
+    """
+    opinions = opinion.answers if opinion is not None else {}
     fields = record_fields(task, instance)
     agent = agent_name(task.provenance.model)
     return {
         "external_id": external_id(task.id, instance),
         "fields": {**fields, **({"context": context} if context is not None else {})},
-        "metadata": record_metadata(task, Verdict.PENDING),
+        "metadata": record_metadata(task, Verdict.PENDING, assigned),
         "suggestions": [
-            {
-                "question_id": question_ids[question.name],
-                "value": fields[question.edits],
-                **({"agent": agent, "type": "model"} if agent else {}),
-            }
-            for question in rubric.questions
-            if question.edits is not None
+            *(
+                {"question_id": question_ids[question.name], "value": value, **_author(agent)}
+                for question in rubric.questions
+                if question.name not in opinions and (value := _present(question, task, fields)) is not None
+            ),
+            *(
+                {"question_id": question_ids[name], **answer, **_author(agent_name(opinion.model))}
+                for name, answer in opinions.items()
+                if opinion is not None
+            ),
         ],
     }
+
+
+def _present(question: Question, task: Task, fields: dict[str, str]) -> str | None:
+    """What a question that edits something would leave as it is."""
+    if question.edits == KIND:
+        return None if task.is_classification is None else "yes" if task.is_classification else "no"
+    return fields[question.edits] if question.edits is not None else None
+
+
+def _author(agent: str | None) -> dict[str, str]:
+    return {"agent": agent, "type": "model"} if agent else {}
 
 
 def content_hash(task: Task, instance: int) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..tasks import Instance, Status, Task, Verdict
-from .rubric import Judgement
+from .rubric import KIND, Judgement
 
 ResolutionRule = Literal["majority", "unanimous", "any", "adjudicated"]
 
@@ -87,10 +87,11 @@ def resolve_task(original: Task, records: Mapping[int, Resolution | None]) -> Ta
         return original.with_status(Status.WITHDRAWN)
     accepted = {number: record for number, record in present.items() if record.verdict is Verdict.ACCEPTED}
     texts = {record.edits["instruction"] for record in accepted.values() if "instruction" in record.edits}
+    kinds = {record.edits[KIND] for record in accepted.values() if KIND in record.edits}
     verdicts = {record.verdict for record in present.values()}
     if not all(record.task_valid for record in present.values()):
         status, accepted = Status.REJECTED, {}
-    elif len(texts) > 1:  # the same instruction, mended in two ways
+    elif len(texts) > 1 or len(kinds) > 1:  # the same instruction, mended or classified in two ways
         status, accepted = Status.CONFLICT, {}
     elif accepted:
         status = Status.ACCEPTED
@@ -104,8 +105,11 @@ def resolve_task(original: Task, records: Mapping[int, Resolution | None]) -> Ta
         _instance(instance, present.get(number), edited=number in accepted)
         for number, instance in enumerate(original.instances)
     )
-    instruction = next(iter(texts)) if status is Status.ACCEPTED and texts else original.instruction
-    return replace(original, instruction=instruction, instances=instances, status=status)
+    instruction, kind = original.instruction, original.is_classification
+    if status is Status.ACCEPTED:
+        instruction = next(iter(texts), instruction)
+        kind = "yes" in kinds if kinds else kind
+    return replace(original, instruction=instruction, is_classification=kind, instances=instances, status=status)
 
 
 def _instance(instance: Instance, record: Resolution | None, *, edited: bool) -> Instance:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -30,7 +30,8 @@ from ..tasks import digest
 NO_INPUT = "<noinput>"  # the Alpaca convention: what a person writes to leave the input empty
 EditedField = Literal["instruction", "input", "output"]
 RECORD_FIELDS = ("instruction", "input", "output", "context")
-METADATA = ("task_id", "round", "origin", "is_classification", "max_rouge_l", "model", "resolution")
+KIND: Final = "is_classification"  # what a yes/no question may settle beside the texts
+METADATA = ("task_id", "round", "origin", KIND, "max_rouge_l", "model", "resolution", "assigned")
 Text = str | dict[str, str]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
 
@@ -52,7 +53,7 @@ class Question(_Part):
     labels: dict[str, Text] = {}
     values: list[Annotated[int, Field(ge=0, le=10)]] = []
     field: Literal["instruction", "input", "output", "context"] | None = None
-    edits: EditedField | None = None
+    edits: EditedField | Literal["is_classification"] | None = None
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Question:
@@ -67,7 +68,9 @@ class Question(_Part):
             raise ValueError("'values' must be at least two different numbers")
         if (self.type == "span") != (self.field is not None):
             raise ValueError("a span question names its 'field', the others none")
-        if self.edits is not None and self.type != "text":
+        if self.edits == KIND and set(self.labels) != {"yes", "no"}:
+            raise ValueError("what settles is_classification is a label question with the labels yes and no")
+        if self.edits not in (None, KIND) and self.type != "text":
             raise ValueError("only a text question 'edits' a field")
         return self
 
@@ -172,12 +175,16 @@ def judge(rubric: Rubric, values: Mapping[str, Any], fields: Mapping[str, str]) 
     """The judgement in one submitted response.
 
     values: answers by question name. fields: the texts of the record as they were shown. A text question with the
-    text that was shown, or with nothing but spaces, is no edit; `<noinput>` empties the input.
+    text that was shown, or with nothing but spaces, is no edit; `<noinput>` empties the input. What is said of
+    `is_classification` is an edit, whether it is new or not.
     """
     edits: dict[str, str] = {}
     for question in rubric.questions:
         text = values.get(question.name)
         if question.edits is None or not isinstance(text, str) or not text.strip():
+            continue
+        if question.edits == KIND:
+            edits[KIND] = text
             continue
         new = "" if question.edits == "input" and text.strip().lower() == NO_INPUT else _comparable(text)
         if new != _comparable(fields[question.edits]):
@@ -208,6 +215,24 @@ def load_rubric(source: str, path: Path | None = None) -> Rubric:
     except ValueError as error:
         raise RecipeError(str(path), [("guidelines", str(error))]) from error
     return rubric.model_copy(update={"guidelines": guidelines})
+
+
+def with_classification(rubric: Rubric) -> Rubric:
+    """The rubric, and the question whether this is a classification task; as it is where it asks that already."""
+    if any(question.edits == KIND for question in rubric.questions):
+        return rubric
+    question = Question(
+        name="classification_task",
+        type="label",
+        title={"en": "Is it a classification task?", "zh": "这是分类任务吗？"},
+        description={
+            "en": "Yes, if the output is one of a few fixed labels.",
+            "zh": "如果输出只能是少数几个固定标签之一，选“是”。",
+        },
+        labels={"yes": {"en": "Yes", "zh": "是"}, "no": {"en": "No", "zh": "否"}},
+        edits=KIND,
+    )
+    return rubric.model_copy(update={"questions": [*rubric.questions, question]})
 
 
 def in_language(text: Text, language: str) -> str:

@@ -119,7 +119,7 @@ def _read(reader: _Reader, progress: Progress) -> None:
         offset += len(items)
         for item in items:
             missing.pop(item["external_id"], None)
-        progress("reading answers", 1 - len(missing) / total if total else None)
+        progress("Reading answers", 1 - len(missing) / total if total else None)
     # not seen: deleted, or passed over because others were deleted while we read
     for record in missing.values():
         found, _ = reader.read(lambda record=record: _one(reader.client, record))  # type: ignore[misc]
@@ -177,7 +177,7 @@ class _Reader:
         generation = self.pool.reviews.dataset_generation(self.dataset.id)
         if generation != self._generation:
             self._generation = generation
-            records = self.pool.reviews.records(self.dataset.id)
+            records = self.pool.reviews.records(self.dataset.id, gold=None)
             self.known = {external_id(record.task_id, record.instance): record for record in records}
 
     def _is_news(self, item: dict[str, Any]) -> bool:
@@ -262,17 +262,19 @@ class _Rules:
         parts = [self.rubric.meaning, policy.rule, policy.min_submitted, sorted(policy.adjudicators)]
         return digest(parts)[:12]
 
-    def resolution(self, original: Task, record: ReviewRecord, answers: Iterable[Response]) -> Resolution | None:
-        """What a record comes to; None where it was deleted in Argilla."""
-        if record.state == _DELETED:
-            return None
+    def votes(self, original: Task, record: ReviewRecord, answers: Iterable[Response]) -> list[Vote]:
         fields = record_fields(original, record.instance)
-        votes = [
+        return [
             Vote(answer.username or answer.user_id, judge(self.rubric, answer.values, fields))
             for answer in answers
             if answer.status == "submitted"
         ]
-        return resolve(votes, self.policy)
+
+    def resolution(self, record: ReviewRecord, votes: Sequence[Vote]) -> Resolution | None:
+        """What a record comes to; None where it was deleted in Argilla."""
+        if record.state == _DELETED:
+            return None
+        return resolve(votes, self.policy if record.several else replace(self.policy, min_submitted=1))
 
 
 def _apply(
@@ -282,7 +284,7 @@ def _apply(
     version = rules.digest
     tasks = sorted({r.task_id for r in pool.reviews.records(dataset.id) if r.applied != f"{version}:{r.digest}"})
     for start in range(0, len(tasks), _TASKS_AT_ONCE):
-        progress("applying verdicts", start / len(tasks))
+        progress("Applying verdicts", start / len(tasks))
         some = tasks[start : start + _TASKS_AT_ONCE]
         with pool.write() as writer:
             records = Reviews.records_of(writer.connection, some)
@@ -290,35 +292,31 @@ def _apply(
             originals = load_originals(writer.connection, some)
             for task in load_tasks(writer.connection, ids=some):
                 original = originals.get(task.id, task)
-                resolutions = {
-                    record.instance: rules.resolution(
-                        original, record, responses.get((task.id, record.instance), {}).values()
-                    )
-                    for record in records[task.id]
-                }
-                Reviews.save_records(
-                    writer.connection,
-                    [
+                resolutions: dict[int, Resolution | None] = {}
+                judged = []
+                ayes = noes = 0
+                for record in records[task.id]:
+                    votes = rules.votes(original, record, responses.get((task.id, record.instance), {}).values())
+                    resolution = resolutions[record.instance] = rules.resolution(record, votes)
+                    if resolution is not None:
+                        ayes += sum(vote.judgement.accepted for vote in votes)
+                        noes += sum(not vote.judgement.accepted for vote in votes)
+                    judged.append(
                         replace(
                             record,
                             verdict=resolution.verdict if resolution is not None else Verdict.PENDING,
                             applied=f"{version}:{record.digest}",
                         )
-                        for record, resolution in zip(records[task.id], resolutions.values(), strict=True)
-                    ],
-                )
+                    )
+                Reviews.save_records(writer.connection, judged)
                 if task.status is Status.WITHDRAWN:
                     continue  # all its records were deleted before, and that is final
-                after = resolve_task(original, resolutions)
-                edited = (after.instruction, _texts(after)) != (task.instruction, _texts(task))
+                after = replace(resolve_task(original, resolutions), votes=(ayes, noes))
+                edited = after.content_hash != task.content_hash
                 reason = check(after) if edited and after.status is Status.ACCEPTED else None
                 if reason is not None:
                     result.flagged.append((task.id, reason))
                 result.changed += writer.apply_review(after, detail={"flagged": reason} if reason is not None else None)
-
-
-def _texts(task: Task) -> list[tuple[str, str]]:
-    return [(instance.input, instance.output) for instance in task.instances]
 
 
 def _mark_resolutions(pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset) -> None:
@@ -334,7 +332,7 @@ def _mark_resolutions(pool: TaskPool, client: ArgillaClient, dataset: ReviewData
         items = [
             {
                 "external_id": external_id(record.task_id, record.instance),
-                "metadata": record_metadata(tasks[record.task_id], record.verdict),
+                "metadata": record_metadata(tasks[record.task_id], record.verdict, record.assigned),
             }
             for record in some
         ]

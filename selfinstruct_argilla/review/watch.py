@@ -1,4 +1,5 @@
-"""Following people live, by polling: two small requests where nobody did anything, a sync where somebody did.
+"""Following people live: two small requests where nobody did anything, a sync where somebody did. When to look is told
+by the clock, or sooner by Argilla itself (`webhooks.py`); the outcome is the same.
 
 Argilla's activity time moves in the same transaction as a response, so a value seen before a sync and again after it
 means that the sync saw everything people did. What does not move it (answers that an admin writes through the API, an
@@ -19,6 +20,8 @@ from .sync import Check, SyncResult, known_dataset, sync
 if TYPE_CHECKING:
     from .argilla_client import ArgillaClient
 
+POLL_SECONDS = 5.0
+NOTICED_SECONDS = 30.0  # between polls where Argilla gives notice, in case one is lost
 _WHOLE_PASS_SECONDS = 300.0
 _WHOLE_PASS_SHARE = 20  # a whole pass takes at most one part in so many of the time
 
@@ -31,7 +34,7 @@ def watch(
     dataset: str,
     rubric: Rubric,
     check: Check = lambda task: None,
-    interval_seconds: float = 5.0,
+    interval_seconds: float = POLL_SECONDS,
     wait: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[SyncResult]:

@@ -41,6 +41,7 @@ _BY_CLUSTER = (  # the letters of these four scripts; their digits form numbers,
     "\u0e01-\u0e30\u0e32-\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2-\u0eb3\u0ebd-\u0ec6\u0edc-\u0edf\u1780-\u17b3\u17d7\u17dc"
     "\u1000-\u102a\u103f\u1050-\u1055\u105a-\u105d\u1061\u1065-\u1066\u106e-\u1070\u1075-\u1081\u108e\uaa60-\uaa7a"
 )
+UNSPACED = re.compile(f"[{_BY_CHARACTER}{_BY_CLUSTER}]")  # scripts that do not put a space after each word
 
 
 @cache

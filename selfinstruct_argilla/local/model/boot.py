@@ -38,7 +38,7 @@ def main() -> None:
     params.n_ctx = SLOTS * CONTEXT
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = usable_cores()
     params.fit_params = False  # it would shrink the context to the memory it finds
-    params.cache_ram_mib = 0  # a second store of prompts, up to 8 GB; each slot keeps its last prompt anyway
+    params.cache_ram_mib = 128  # prompts that left their slot (25 MB for a long one), else read again in each wave
     params.ui = False
     params.cors_origins = ""
     server = xllamacpp.Server(params)

@@ -1,0 +1,61 @@
+"""`sia team add|list`: the people of a review, on the recipe's Argilla."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from selfinstruct_argilla.cli.options import JsonOption, RecipeArgument, SetOption
+from selfinstruct_argilla.cli.output import print_data, print_json, say
+from selfinstruct_argilla.project import open_project
+from selfinstruct_argilla.review.team import ROLES
+
+app = typer.Typer(no_args_is_help=True, help="The people of a review: accounts, and how far each of them is.")
+
+
+@app.command()
+def add(
+    recipe: RecipeArgument,
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="User names.")],
+    role: Annotated[str, typer.Option(help=f"Of new accounts: one of {', '.join(ROLES)}.")] = "annotator",
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make accounts in the review's workspace and print their passwords: they are shown only now."""
+    with open_project(recipe, overrides=overrides or ()) as project:
+        added = project.add_team(names, role=role)
+        workspace = project.recipe.review.argilla.workspace
+    if as_json:
+        print_json([asdict(member) for member in added])
+        return
+    for member in added:
+        if member.password is None:
+            print_data(f"{member.username}  had an account already and is now in the workspace {workspace}")
+        else:
+            print_data(f"{member.username}  password {member.password}  api_key {member.api_key}")
+    say("Give each person their own line. To share out the records among them, name them under review.annotators.")
+
+
+@app.command(name="list")
+def list_members(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Show how far each person is, as of the last sync, and how accurate; for the lead, never published."""
+    with open_project(recipe, overrides=overrides or ()) as project:
+        people = project.team()
+    if as_json:
+        print_json([_as_json(person) for person in people])
+        return
+    for person in people:
+        parts = [f"{person.submitted:,} submitted", f"{person.drafts:,} drafts", f"{person.discarded:,} discarded"]
+        if person.assigned:
+            parts.append(f"{person.waiting:,} of {person.assigned:,} assigned still waiting")
+        if person.calibration is not None:
+            right = person.calibration
+            parts.append(f"{right.count / right.total:.0%} of {right.total:,} known answers right")
+        print_data(f"{person.username} ({person.role}): {', '.join(parts)}")
+
+
+def _as_json(person: Any) -> dict[str, Any]:
+    calibration = person.calibration.to_json() if person.calibration is not None else None
+    return {**asdict(person), "calibration": calibration}

@@ -1,0 +1,117 @@
+"""What is due for review, in which order, and for whom. Pure, and the same on every machine: chance is a hash.
+
+Most useful first: what a judge model thinks good (it is the likeliest to be accepted), then what is farthest from
+every earlier task (it adds most).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..recipe import Review
+from ..tasks import Task, digest, external_id
+from .records import Opinion
+from .rubric import Rubric
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Instances of one task that are to be pushed. several: those that `min_submitted` people judge; assigned: who, by
+    instance. gold: the known answers of a calibration record, which only looks like a task."""
+
+    task: Task
+    instances: tuple[int, ...]
+    several: frozenset[int] = frozenset()
+    assigned: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    gold: dict[str, Any] | None = None
+
+    @property
+    def records(self) -> list[str]:
+        """External ids."""
+        return [external_id(self.task.id, instance) for instance in self.instances]
+
+
+def choose(
+    candidates: Sequence[Task], review: Review, *, reviewed: int, waiting: int, worth: Mapping[str, float]
+) -> list[Entry]:
+    """The candidates that are due, most useful first.
+
+    reviewed: tasks that were pushed before; waiting: records that people have still to judge; worth: how likely a task
+    is accepted, by id, where a judge model was asked. With `sample`, that many tasks in all, drawn at random, with one
+    instance of each (Self-Instruct, section 3.2). With `batch`, whole tasks while no more than that many records wait.
+    """
+    entries = [Entry(task, tuple(range(len(task.instances)))) for task in candidates]
+    if review.sample is not None:
+        drawn = sorted(entries, key=lambda entry: _chance("sample", entry.task.id))
+        entries = [
+            replace(entry, instances=(_chance("instance", entry.task.id) % len(entry.instances),))
+            for entry in drawn[: max(0, review.sample - reviewed)]
+        ]
+    entries.sort(key=lambda e: (-worth.get(e.task.id, 0.0), e.task.max_rouge_l or 0.0, e.task.id))
+    if review.batch is None:
+        return entries
+    due: list[Entry] = []
+    for entry in entries:
+        waiting += len(entry.instances)
+        if waiting > review.batch and (due or waiting > len(entry.instances)):
+            break  # a task with more instances than a whole batch goes alone
+        due.append(entry)
+    return due
+
+
+def share_out(
+    entries: Iterable[Entry], review: Review, *, records: int, several: int, loads: Mapping[str, int]
+) -> list[Entry]:
+    """The entries with their annotators.
+
+    records, several: how many records were pushed before, and how many of them for several people; after this one the
+    share is `overlap` again. loads: how many records each annotator has; the least burdened come first.
+    """
+    entries = list(entries)
+    keys = [key for entry in entries for key in entry.records if entry.gold is None]
+    wanted = round(review.overlap * (records + len(keys))) - several
+    chosen = set(sorted(keys, key=lambda key: _chance("overlap", key))[: max(0, wanted)])
+    burden = Counter({name: loads.get(name, 0) for name in review.annotators})
+    shared = []
+    for entry in entries:
+        mine = frozenset(n for n, key in zip(entry.instances, entry.records, strict=True) if key in chosen)
+        assigned = {}
+        for instance, key in zip(entry.instances, entry.records, strict=True):
+            if entry.gold is not None:
+                assigned[instance] = tuple(sorted(burden))
+            else:
+                assigned[instance] = assign(key, review.min_submitted if instance in mine else 1, burden)
+                burden.update(assigned[instance])
+        shared.append(replace(entry, several=mine, assigned=assigned))
+    return shared
+
+
+def assign(key: str, people: int, burden: Mapping[str, int]) -> tuple[str, ...]:
+    """The `people` who have the least to do, sorted by name; equals are drawn. Nobody, where nobody is named."""
+    return tuple(sorted(sorted(burden, key=lambda name: (burden[name], _chance(name, key)))[:people]))
+
+
+def mix(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Entry]:
+    """The entries in their order, with the others anywhere among them."""
+    mixed = list(entries)
+    for other in others:
+        mixed.insert(_chance("mix", other.task.id) % (len(mixed) + 1), other)
+    return mixed
+
+
+def worth(opinions: Iterable[Opinion], rubric: Rubric) -> float:
+    """How likely a judge model thinks that all these records are accepted, from 0 to 1."""
+    found = 1.0
+    for opinion in opinions:
+        for question, answer in opinion.answers.items():
+            if question in rubric.accept:
+                speaks_for = rubric.accept[question].holds(answer["value"])
+                found *= answer["score"] if speaks_for else 1 - answer["score"]
+    return found
+
+
+def _chance(*parts: str) -> int:
+    return int(digest(list(parts))[:12], 16)
