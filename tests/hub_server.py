@@ -105,6 +105,7 @@ class Hub:
         self.repos: dict[tuple[str, str], Repo] = {}
         self.lfs: dict[str, bytes] = {}
         self.tokens = {"hf_writer": ("anna", "write"), "hf_reader": ("anna", "read"), "hf_other": ("bob", "write")}
+        self.tokens["hf_narrow"] = ("anna", "fineGrained")  # one that does not cover what it is used for
         self.orgs = {"anna": ["acme"], "bob": []}
         self.requests: list[str] = []
         self.sent = 0  # bytes of large files that clients uploaded

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from review_people import candidates
 
-from selfinstruct_argilla.llm.base import CallRecord, Reply
-from selfinstruct_argilla.review.judge import parse, render
+from selfinstruct_argilla.errors import ModelUnavailableError
+from selfinstruct_argilla.llm.base import CallRecord, Reply, Request
+from selfinstruct_argilla.llm.caller import Caller, Purse
+from selfinstruct_argilla.llm.scripted import ScriptedModel
+from selfinstruct_argilla.pool.pool import TaskPool
+from selfinstruct_argilla.recipe import Budget, ModelConfig, Price
+from selfinstruct_argilla.review.judge import ask_judge, parse, render
+from selfinstruct_argilla.review.records import Opinion
 from selfinstruct_argilla.review.rubric import Rubric, load_rubric
 
 PAPER = load_rubric("paper")
@@ -72,3 +81,49 @@ def test_any_reply_can_be_read(text: str) -> None:
             question = next(q for q in rubric.questions if q.name == name)
             assert value in question.labels or value in question.values
             assert 0 <= score <= 1
+
+
+def asked(pool: TaskPool, budget: Budget, model: ScriptedModel, count: int = 6) -> dict[str, Opinion]:
+    settings = ModelConfig(model="org/judge", price=Price(output_per_mtok=1.0))
+
+    async def ask() -> dict[str, Opinion]:
+        spend = pool.journal.spend()
+        purse = Purse(budget, settings.price, usd=spend.usd, requests=spend.requests)
+        caller = Caller(model, pool.journal, purse, concurrency=2)
+        async with caller.session():
+            return await ask_judge(candidates(count), PAPER, settings, caller, language="en")
+
+    return asyncio.run(ask())
+
+
+def test_an_opinion_is_bought_once_and_kept_before_it_is_read(tmp_path: Path) -> None:
+    model = ScriptedModel(
+        lambda request: "output_correct: no (80%)" if "Instruction 3" in request.prompt.query else "?"
+    )
+    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool:
+        found = asked(pool, Budget(), model)
+        assert found == {
+            "generated_00000003:0": Opinion("org/judge", {"output_correct": {"value": "no", "score": 0.8}})
+        }
+        assert pool.journal.spend().requests == len(model.requests) == 6
+        assert asked(pool, Budget(), model) == found
+        assert len(model.requests) == 6
+        assert {row[:2] for row in pool.journal.spend_by("step", "model")} == {("judge", "org/judge")}
+        assert list(pool.journal.damage()) == []
+
+
+def test_a_reached_budget_leaves_the_rest_without_an_opinion(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda request: "output_correct: yes")
+    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool:
+        assert len(asked(pool, Budget(requests=4), model)) == 4
+        assert len(asked(pool, Budget(requests=4), model)) == 4
+        assert len(model.requests) == 4
+        assert len(asked(pool, Budget(requests=6), model)) == 6
+
+
+def test_a_dead_judge_ends_the_push_before_anything_went_out(tmp_path: Path) -> None:
+    def dead(request: Request) -> str:
+        raise ModelUnavailableError("nobody there", hint="start it")
+
+    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool, pytest.raises(ModelUnavailableError):
+        asked(pool, Budget(), ScriptedModel(dead))

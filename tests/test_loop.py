@@ -164,7 +164,7 @@ def test_what_people_rejected_counts_for_the_target_and_is_not_shown(url: str) -
 
 def test_leftover_waves_are_used_by_the_next_round(url: str) -> None:
     """What a round had asked for beyond its target is used first in the next one, not thrown away."""
-    generate(url, bootstrap__wave=8, bootstrap__lookahead=3, bootstrap__target=5)
+    generate(url, bootstrap__wave=8, bootstrap__lookahead=3, bootstrap__target=2)
     with TaskPool.open(url) as pool, reading(pool.engine) as connection:
         left = len(Rounds.open_drafts(connection))
     assert left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from release_help import make_task
 from selfinstruct_argilla.errors import ReleaseError
 from selfinstruct_argilla.release import formats
 from selfinstruct_argilla.release.card import changelog, check_license, render_card, statistics
-from selfinstruct_argilla.tasks import Instance, Task
+from selfinstruct_argilla.tasks import Instance, Origin, Provenance, Task
 
 ROWS = [formats.task_row(make_task(n), edited=n == 3) for n in range(8)]
 
@@ -67,6 +68,29 @@ def test_the_card_says_how_people_judged() -> None:
     assert "10 tasks judged: 8 accepted, 2 rejected, 0 in conflict; the acceptance rate is 80%" in card
     assert "| instructions | 8 |" in card
     assert 'revision="v1.0.0"' in card
+
+
+def test_the_card_says_how_it_was_made() -> None:
+    tasks = [
+        replace(make_task(n), origin=Origin.GENERATED, round=1 + n % 2, provenance=Provenance(f"model-{n % 2}"))
+        for n in range(5)
+    ]
+    rows = [formats.task_row(task, edited=task is tasks[0]) for task in tasks]
+    value = manifest(rows=rows)
+    value["withheld"] = {"t": {"reason": "it is too close to a holdout", "near": ["bench"]}}
+    card, _ = render_card(value, rows)
+    sections = [line[3:] for line in card.splitlines() if line.startswith("## ")]
+    assert sections == [
+        "How to load it", "Versions", "How it was made", "How people judged", "Statistics", "Examples",
+        "Limits and biases",
+    ]  # fmt: skip
+    assert "5 generated; 1 of them edited by people" in card
+    assert "`model-0`, `model-1`; 2 rounds of generation" in card
+    assert "`self_instruct`; a prompt shows 6 seed and 2 generated demonstrations" in card
+    assert "ROUGE-L with an earlier one was above 0.7" in card
+    assert "Withheld: 1 task" in card
+    assert f"`{tasks[0].id}`\n\ninstruction:\n```text\n{tasks[0].instruction}\n```" in card
+    assert "from datasets import load_dataset" in card
 
 
 def test_an_untouched_card_is_written_anew() -> None:

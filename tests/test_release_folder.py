@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
-from release_help import all_rows, alpaca_rows, make_recipe, make_task, same_rows
+from release_help import WORDS, all_rows, alpaca_rows, make_recipe, make_task, same_rows
+from typer.testing import CliRunner, Result
 
 from selfinstruct_argilla.analysis import figures
+from selfinstruct_argilla.cli.app import app
 from selfinstruct_argilla.errors import ReleaseError
 from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.release.publish import PublishResult, publish
 from selfinstruct_argilla.release.secrets import find_secrets
+from selfinstruct_argilla.release.splits import SPLITS
+from selfinstruct_argilla.similarity.rouge import rouge_l
 from selfinstruct_argilla.tasks import Instance, Status, Task, Verdict
 
 
@@ -350,6 +357,63 @@ def test_ids_are_in_the_result(pool: TaskPool, tmp_path: Path) -> None:
     accept(pool, make_task(2), make_task(1))
     result: PublishResult = publish(pool, make_recipe(tmp_path), to=tmp_path / "out")
     assert result.added == (make_task(1).id, make_task(2).id)
+
+
+def test_twenty_releases_keep_every_split(pool: TaskPool, tmp_path: Path) -> None:
+    """The rows themselves: no task moves, and no pair at ROUGE-L >= 0.7 is in two splits of any version."""
+    words, out = random.Random(1), tmp_path / "out"
+    shares = "{train: 0.6, validation: 0.2, test: 0.2}"
+    recipe = make_recipe(tmp_path, formats="[tasks]", splits=shares)
+    texts: dict[str, str] = {}
+    known: dict[str, str] = {}
+    withheld: set[str] = set()
+    for version in range(20):
+        for number in range(8):
+            near = words.choice(list(texts.values())).split() if texts and words.random() < 0.5 else None
+            tokens = near or words.choices(WORDS[:14], k=5)
+            for _ in range(words.randint(1, 3)):
+                tokens[words.randrange(5)] = words.choice(WORDS[:14])
+            texts[f"t{words.randrange(10**6):06d}_{version}_{number}"] = " ".join(tokens)
+        there = {task.id for task in pool.tasks()}
+        accept(pool, *(replace(make_task(1), id=id, instruction=texts[id]) for id in texts if id not in there))
+        result = publish(pool, recipe, to=out)
+        withheld |= {entry.task_id for entry in result.withheld}
+        found = {
+            id: split for split in SPLITS if (path := out / "tasks" / f"{split}-00000-of-00001.parquet").exists()
+            for id in pq.read_table(path, columns=["id"])["id"].to_pylist()
+        }  # fmt: skip
+        assert known.items() <= found.items(), "a task moved, or went"
+        assert len(found) == result.tasks
+        known = found
+    assert set(known.values()) == set(SPLITS)
+    assert withheld, "no task was ever between two splits: this proves nothing"
+    for a, b in combinations(known, 2):
+        if known[a] != known[b]:
+            assert rouge_l(texts[a], texts[b], tokens="auto") < 0.7
+
+
+def test_sia_publish_allows_rows_one_by_one(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    make_recipe(tmp_path)
+    tasks = [
+        {"id": name, "instruction": f"Write to {name}", "instances": [{"input": "", "output": f"{name}@somewhere.org"}]}
+        for name in ("ann", "bob")
+    ]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
+
+    def sia(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    assert sia("pool", "import", recipe, tmp_path / "tasks.jsonl", "--as", "accepted").exit_code == 0
+    refused = sia("publish", recipe, "--to", tmp_path / "out")
+    assert refused.exit_code == 1
+    assert "ann (an e-mail address), bob (an e-mail address)" in refused.stderr and "--allow ann" in refused.stderr
+    half = sia("publish", recipe, "--to", tmp_path / "out", "--allow", "ann")
+    assert half.exit_code == 1 and "bob" in half.stderr and "ann (" not in half.stderr
+    assert not (tmp_path / "out").exists()
+    both = sia("publish", recipe, "--to", tmp_path / "out", "--allow", "ann", "--allow", "bob")
+    assert both.exit_code == 0, both.stderr
+    assert "Published v1.0.0 with 2 tasks" in both.stdout
 
 
 def test_figures_are_part_of_a_release(pool: TaskPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

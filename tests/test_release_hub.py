@@ -9,6 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -22,7 +23,7 @@ from selfinstruct_argilla.errors import ReleaseError
 from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.recipe import Recipe
 from selfinstruct_argilla.release.publish import publish
-from selfinstruct_argilla.tasks import Status
+from selfinstruct_argilla.tasks import Instance, Status
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, in each upload
 assert huggingface_hub.constants.ENDPOINT == hub_server.ENDPOINT, "tests/conftest.py must import hub_server first"
@@ -320,6 +321,66 @@ def test_bad_input_is_refused_before_any_upload(
         refused(pool, recipe, hub, message)
     monkeypatch.delenv("HF_TOKEN")
     refused(pool, recipe, hub, "no token")
+
+
+def test_a_token_that_does_not_cover_the_repository(
+    hub: Hub, pool: TaskPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(pool, 1)
+    recipe = small_recipe(tmp_path, "acme/narrow")
+    monkeypatch.setenv("HF_TOKEN", "hf_narrow")
+    refused(pool, recipe, hub, "may not write to acme/narrow")
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    publish(pool, recipe)
+    accept(pool, 2)
+    monkeypatch.setenv("HF_TOKEN", "hf_narrow")
+    before = len(hub.lfs)
+    with pytest.raises(ReleaseError, match="may not write to acme/narrow") as caught:
+        publish(pool, recipe)
+    assert caught.value.hint and len(hub.lfs) == before
+    assert list(hub.repo("acme/narrow").tags) == ["v1.0.0"]
+
+
+def test_versions_and_rows_are_refused_before_any_upload(hub: Hub, pool: TaskPool, tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, "acme/versions")
+    accept(pool, 1)
+    publish(pool, recipe)
+    accept(pool, 2)
+    (tmp_path / "same.jsonl").write_text(
+        "".join(json.dumps({"prompt": make_task(n).instruction}) + "\n" for n in (1, 2)), encoding="utf-8"
+    )
+    everything_withheld = make_recipe(tmp_path, repo="acme/versions", holdout="[same.jsonl]")
+    leak = replace(make_task(3), instances=(Instance("", "mail anna@somewhere.org"),))
+    hub.requests.clear()
+    before = dict(hub.lfs)
+    for version, match in [
+        ("1.x", "is not a version"),
+        ("1.0.0", "published already"),
+        ("0.9.0", "below the last one"),
+    ]:
+        with pytest.raises(ReleaseError, match=match) as caught:
+            publish(pool, recipe, version=version)
+        assert caught.value.hint
+    with pytest.raises(ReleaseError, match="every accepted task is withheld"):
+        publish(pool, everything_withheld)
+    pool.import_tasks([leak], Status.ACCEPTED)
+    with pytest.raises(ReleaseError, match=f"{leak.id} \\(an e-mail address\\)"):
+        publish(pool, recipe)
+    assert hub.lfs == before
+    assert not [request for request in hub.requests if not request.startswith(("GET", "HEAD"))]
+
+
+def test_a_holdout_on_the_hub_keeps_its_distance(hub: Hub, pool: TaskPool, tmp_path: Path) -> None:
+    HfApi().create_repo("acme/bench", repo_type="dataset")
+    line = json.dumps({"question": make_task(2).instruction, "answer": "x"}) + "\n"
+    hub.repo("acme/bench").add("data", {"test.jsonl": File(line.encode(), False)})
+    accept(pool, 1, 2, 3)
+    recipe = make_recipe(tmp_path, repo="acme/kept", holdout="[acme/bench]")
+    result = publish(pool, recipe)
+    assert [(entry.task_id, entry.near) for entry in result.withheld] == [(make_task(2).id, ("acme/bench",))]
+    manifest = json.loads(hub.repo("acme/kept").head.files["manifest.json"].content)
+    assert manifest["withheld"].keys() == {make_task(2).id}
+    assert make_task(2).id not in manifest["tasks"]
 
 
 def test_a_license_that_only_the_hub_refuses(hub: Hub, pool: TaskPool, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def sia(*arguments: object) -> Result:
 
 def publish_elsewhere(folder: Path, repo: str, **release: Any) -> Recipe:
     """A release of 12 generated tasks and a retired one, by somebody with settings of their own."""
-    recipe = make_recipe(folder, repo=repo, **release)
+    recipe = make_recipe(folder, repo=repo, figures="true", **release)
     with Project(recipe, TaskPool.open(f"sqlite:///{folder}/theirs.db")) as project:
         with project.pool.write() as writer:
             writer.add([replace(generated(n), id=f"generated_{n:08d}") for n in range(13)], kind="generated")

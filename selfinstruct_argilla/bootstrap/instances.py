@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from ..llm.base import Prompt, Reply
 from ..tasks import Instance, Task
@@ -77,7 +78,7 @@ def parse_input_first(reply: Reply, template: Template) -> list[Instance]:
 def parse_output_first(reply: Reply, template: Template) -> list[Instance]:
     """Class labels and their inputs, in the order of the reply; labels that differ only in case are folded to the
     form seen first. Without a label tag there is nothing."""
-    tag = re.compile(rf"(?:^|\n)[ \t*]*{_word(template.labels.class_label)}", re.IGNORECASE)
+    tag = _tag(template.labels.class_label)
     forms: dict[str, str] = {}
     instances = []
     for piece in tag.split(reply.text)[1:]:
@@ -89,8 +90,7 @@ def parse_output_first(reply: Reply, template: Template) -> list[Instance]:
 
 
 def _example(piece: str, template: Template) -> Instance | None:
-    output_tag = re.compile(rf"(?:^|\n)[ \t*]*{_word(template.labels.output)}", re.IGNORECASE)
-    input_tag = re.compile(rf"(?:^|\n)[ \t*]*{_word(template.labels.input)}", re.IGNORECASE)
+    output_tag, input_tag = _tag(template.labels.output), _tag(template.labels.input)
     parts = output_tag.split(piece, maxsplit=1)
     if len(parts) == 1:
         parts = re.split(rf"\s{_word(template.labels.output)}", piece, maxsplit=1)  # on the line of its input
@@ -103,7 +103,13 @@ def _example(piece: str, template: Template) -> Instance | None:
 
 
 def _has_output(text: str, template: Template) -> bool:
-    return re.search(rf"(?:^|\n)[ \t*]*{_word(template.labels.output)}", text, re.IGNORECASE) is not None
+    return _tag(template.labels.output).search(text) is not None
+
+
+@cache
+def _tag(label: str) -> re.Pattern[str]:
+    """A label at the beginning of a line."""
+    return re.compile(rf"(?:^|\n)[ \t*]*{_word(label)}", re.IGNORECASE)
 
 
 def _word(label: str) -> str:

@@ -220,7 +220,7 @@ class Bootstrap:
             waves = Rounds.unfinished_waves(connection, round.number)
             admitted = count_written(connection, PREFIX, round.number)
             done = Rounds.finished_requests(connection, round.number)
-            closed = Rounds.closed_drafts(connection, round.number)
+            draft_yield = Rounds.draft_yield(connection, round.number)
             usual = float(self._method.tasks_per_request)
             return State(
                 target=round.target,
@@ -232,7 +232,7 @@ class Bootstrap:
                 waves=tuple(waves),
                 # what requests and drafts have brought so far in this round says best what the next will bring
                 tasks_per_request=min(usual, max(0.5, admitted / done)) if done else usual,
-                tasks_per_draft=max(0.1, admitted / closed) if closed else 1.0,
+                tasks_per_draft=1.0 if draft_yield is None else max(0.1, draft_yield),
             )
 
     # plan ------------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ class Caller:
         self._slots = Slots(concurrency)
         self._rate = Rate(requests_per_minute, tokens_per_minute)
         self._patience = patience or Patience()
-        self._money = asyncio.Condition()
+        self._settled = asyncio.Event()
         self._resume_at = 0.0
         self._reached = False
         self._ended: Exception | None = None
@@ -341,9 +341,8 @@ class Caller:
             return call, None
         finally:
             self._rate.correct(ticket, reply.prompt_tokens + reply.completion_tokens if reply else 0)
-            async with self._money:
-                self._purse.settle(request, reply, lost=failure is not None and failure.lost)
-                self._money.notify_all()
+            self._purse.settle(request, reply, lost=failure is not None and failure.lost)
+            self._settled.set()
 
     def _counted(self, request: Request, reply: Reply) -> Reply:
         """The reply as it can be stored, with its tokens as the endpoint counts them; where it does not say, the worst
@@ -358,17 +357,17 @@ class Caller:
 
     async def _reserve(self, request: Request) -> None:
         """Sets the worst case aside; waits while requests on their way may turn out cheaper than feared."""
-        async with self._money:
-            while True:
-                if self._ended is not None:
-                    raise self._ended
-                cap = self._purse.cap(request)
-                if cap is None:
-                    break
-                if not self._purse.in_flight:
-                    raise BudgetReached(cap)
-                await self._money.wait()
-            self._purse.reserve(request)
+        while True:
+            if self._ended is not None:
+                raise self._ended
+            cap = self._purse.cap(request)
+            if cap is None:
+                break
+            if not self._purse.in_flight:
+                raise BudgetReached(cap)
+            self._settled.clear()
+            await self._settled.wait()
+        self._purse.reserve(request)
 
     async def _wait_for_turn(self, request: Request) -> Ticket | None:
         loop = asyncio.get_running_loop()

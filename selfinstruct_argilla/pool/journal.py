@@ -13,7 +13,7 @@ import queue
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import sleep
 from typing import Any
@@ -46,7 +46,7 @@ class PoolJournal:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._queue: queue.SimpleQueue[tuple[Request, CallRecord, Future[None]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Request, CallRecord, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._wanted: list[tuple[str, asyncio.Future[CallRecord | None]]] = []
         self._looking: asyncio.Task[None] | None = None
@@ -83,10 +83,10 @@ class PoolJournal:
         if self._writer is None:
             self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
             self._writer.start()
-        done: Future[None] = Future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # a cancelled caller does not take its paid reply with it: the row is in the queue and will be written
         self._queue.put((request, call, done))
-        # a cancelled caller must not take its paid reply with it: the row is in the queue and will be written
-        await asyncio.shield(asyncio.wrap_future(done))
+        await done
 
     def close(self) -> None:
         """Waits for rows that are still on their way."""
@@ -109,13 +109,11 @@ class PoolJournal:
             try:
                 with writing(self._engine) as connection:
                     self.add_requests(connection, [request for request, _, _ in batch])
-                    connection.execute(insert(schema.attempts), [_attempt(request, call) for request, call, _ in batch])
+                    connection.execute(insert(schema.attempts), [attempt_row(request, call) for request, call, _ in batch])
             except BaseException as error:  # every waiting caller must hear of it
-                for _, _, done in batch:
-                    done.set_exception(error)
+                _tell([done for _, _, done in batch], error)
             else:
-                for _, _, done in batch:
-                    done.set_result(None)
+                _tell([done for _, _, done in batch], None)
             if last:
                 return
 
@@ -224,6 +222,19 @@ class PoolJournal:
             return {tuple(row[: len(keys)]): Spend(*row[len(keys) :]) for row in connection.execute(query)}
 
 
+def _tell(waiting: Sequence[asyncio.Future[None]], error: BaseException | None) -> None:
+    """Wakes those who wait for a commit, from the writer's thread."""
+
+    def wake(some: Sequence[asyncio.Future[None]]) -> None:
+        for done in some:
+            if not done.done():  # its caller may have left
+                done.set_result(None) if error is None else done.set_exception(error)
+
+    for loop in {done.get_loop() for done in waiting}:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(wake, [done for done in waiting if done.get_loop() is loop])
+
+
 # rows and values -------------------------------------------------------------------------------
 
 _REQUESTS = select(schema.requests, schema.preambles.c.header, schema.preambles.c.examples).join(
@@ -276,7 +287,7 @@ def _request(row: Row[Any]) -> Request:
     )
 
 
-def _attempt(request: Request, call: CallRecord) -> dict[str, Any]:
+def attempt_row(request: Request, call: CallRecord) -> dict[str, Any]:
     reply = call.reply or Reply("")
     text = call.reply.text if call.reply else None
     values = {

@@ -186,13 +186,13 @@ class Rounds:
         return int(connection.execute(query).scalar_one())
 
     @staticmethod
-    def closed_drafts(connection: Connection, owner: int) -> int:
-        """How many drafts of the waves of a round became tasks or discards."""
+    def draft_yield(connection: Connection, owner: int) -> float | None:
+        """The share of the closed drafts of a round's waves that became tasks; None while none is closed."""
         table, waves = schema.drafts, schema.waves
         place = (waves.c.round == table.c.round) & (waves.c.number == table.c.wave)
-        query = select(func.count()).select_from(table.join(waves, place))
-        query = query.where(waves.c.owner == owner, table.c.state != "open")
-        return int(connection.execute(query).scalar_one())
+        query = select(func.count(table.c.task_id), func.count()).select_from(table.join(waves, place))
+        admitted, closed = connection.execute(query.where(waves.c.owner == owner, table.c.state != "open")).one()
+        return admitted / closed if closed else None
 
     @staticmethod
     def last_wave(connection: Connection, round: int) -> int:

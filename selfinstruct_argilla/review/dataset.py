@@ -98,17 +98,23 @@ def check_structure(dataset: ReviewDataset, rubric: Rubric) -> None:
 
 def _finish_draft(client: ArgillaClient, dataset_id: str, rubric: Rubric, language: str) -> None:
     """What a new dataset lacks; a push that was killed here left some of it behind."""
-    for kind, wanted in (
-        ("fields", field_settings(language)),
-        ("questions", question_settings(rubric, language)),
-        ("metadata-properties", metadata_settings()),
-    ):
-        listing = "me/datasets" if kind == "metadata-properties" else "datasets"
-        there = {item["name"] for item in client.get(f"{listing}/{dataset_id}/{kind}")["items"]}
-        for settings in wanted:
-            if settings["name"] not in there:
-                client.send("POST", f"datasets/{dataset_id}/{kind}", settings)
+    _add_missing(client, dataset_id, "fields", field_settings(language))
+    _add_missing(client, dataset_id, "questions", question_settings(rubric, language))
+    complete_metadata(client, dataset_id)
     client.send("PUT", f"datasets/{dataset_id}/publish")
+
+
+def complete_metadata(client: ArgillaClient, dataset_id: str) -> None:
+    """Metadata properties that somebody has deleted: without them Argilla refuses every record with such metadata."""
+    _add_missing(client, dataset_id, "metadata-properties", metadata_settings())
+
+
+def _add_missing(client: ArgillaClient, dataset_id: str, kind: str, wanted: list[dict[str, Any]]) -> None:
+    listing = "me/datasets" if kind == "metadata-properties" else "datasets"
+    there = {item["name"] for item in client.get(f"{listing}/{dataset_id}/{kind}")["items"]}
+    for settings in wanted:
+        if settings["name"] not in there:
+            client.send("POST", f"datasets/{dataset_id}/{kind}", settings)
 
 
 def _follow_recipe(
@@ -124,6 +130,7 @@ def _follow_recipe(
         changes["guidelines"] = in_language(rubric.guidelines, language)
     if changes:
         client.send("PATCH", f"datasets/{dataset_id}", changes)
+    complete_metadata(client, dataset_id)
     if same:
         return
     wanted = {settings["name"]: settings for settings in question_settings(rubric, language)}

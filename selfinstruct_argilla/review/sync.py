@@ -17,7 +17,7 @@ from ..pool.pool import PoolWriter, TaskPool, load_originals, load_tasks
 from ..pool.reviews import Response, ReviewDataset, ReviewRecord, Reviews
 from ..recipe import Review
 from ..tasks import Status, Task, Verdict, digest, external_id
-from .dataset import check_structure, find_dataset
+from .dataset import check_structure, complete_metadata, find_dataset
 from .records import record_fields, record_metadata
 from .resolution import Policy, Resolution, Vote, resolve, resolve_task
 from .rubric import Rubric, judge
@@ -326,6 +326,8 @@ def _mark_resolutions(pool: TaskPool, client: ArgillaClient, dataset: ReviewData
         for record in pool.reviews.records(dataset.id)
         if record.state == "present" and record.resolution is not record.verdict
     ]
+    if outdated:
+        complete_metadata(client, dataset.id)
     for start in range(0, len(outdated), _RECORDS_AT_ONCE):
         some = outdated[start : start + _RECORDS_AT_ONCE]
         tasks = {task.id: task for task in pool.tasks(ids=sorted({record.task_id for record in some}))}
