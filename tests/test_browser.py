@@ -276,3 +276,35 @@ def test_two_annotators_at_once_and_the_leads_settings(browser: Browser, workspa
     expect(lead.page.get_by_text("instruction_valid").first).to_be_visible()
     lead.screenshot("settings")
     lead.leave()
+
+
+def test_an_adjudicator_finds_and_settles_a_conflict(browser: Browser, workspace: Workspace) -> None:
+    lead_person, lead_password = account(workspace, "lead")
+    workspace.rules.update(min_submitted=2, resolution="adjudicated", adjudicators=[lead_person.username])
+    workspace.add(candidates(2))
+    workspace.push()
+    ann, bob = workspace.person("ann"), workspace.person("bob")
+    for number in (0, 1):
+        ann.submit(workspace.record_id(f"generated_{number:08d}:0"))
+    bob.submit(workspace.record_id("generated_00000000:0"), output_correct="no")
+    bob.submit(workspace.record_id("generated_00000001:0"))
+    workspace.sync()
+    lead = Annotator(browser, workspace, lead_person.username, lead_password)
+    lead.page.get_by_text(workspace.dataset, exact=True).click()
+    lead.show("draft")
+    lead.total(1)
+    lead.sees("output 0.0")
+    for name in ("instruction_valid", "input_appropriate"):  # what they agreed on is filled in
+        expect(lead.form.locator(f"#{name}_yes")).to_be_checked()
+    for answer in ("yes", "no"):
+        expect(lead.form.locator(f"#output_correct_{answer}")).not_to_be_checked()
+    lead.screenshot("conflict")
+    lead.choose(output_correct="No")
+    lead.write("output_edit", "settled by the lead")
+    lead.press("Submit")
+    lead.leave()
+    workspace.sync()
+    assert workspace.status(0) is Status.ACCEPTED
+    (task,) = workspace.pool.tasks(ids=["generated_00000000"])
+    assert task.instances[0].output == "settled by the lead"
+    assert not responses(workspace, 1)[2:], "what people agree on lands on nobody's desk"

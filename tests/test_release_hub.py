@@ -88,6 +88,10 @@ def test_a_release_is_one_commit_and_one_tag(hub: Hub, pool: TaskPool, tmp_path:
     assert (again.version, again.published, again.commit) == ("v1.0.0", False, repo.head.oid)
     assert not [request for request in hub.requests[len(before) :] if not request.startswith(("GET", "HEAD"))]
     assert [(r.version, r.commit) for r in pool.releases.all()] == [("v1.0.0", repo.head.oid)]
+    accept(pool, 40)
+    hub.requests.clear()
+    assert publish(pool, make_recipe(tmp_path, repo="acme/one", license="mit")).version == "v1.1.0"
+    assert len(hub.requests) <= 30 + 2 * files
 
 
 def test_every_older_version_still_loads(hub: Hub, pool: TaskPool, tmp_path: Path) -> None:

@@ -156,8 +156,14 @@ def test_a_conflict_is_marked_in_argilla_and_settled_there(workspace: Workspace)
     after = workspace.records()
     for key, resolution in (("generated_00000000:0", "conflict"), ("generated_00000001:0", "accepted")):
         assert after[key]["metadata"] == {**before[key]["metadata"], "resolution": resolution}
-        for part in ("fields", "responses", "suggestions"):
+        for part in ("fields", "suggestions"):
             assert after[key][part] == before[key][part]
+        theirs = [answer for answer in after[key]["responses"] if answer["user_id"] != lead.id]
+        assert theirs == before[key]["responses"]
+    (draft,) = (answer for answer in after["generated_00000000:0"]["responses"] if answer["user_id"] == lead.id)
+    assert draft["status"] == "draft", "it stands under Draft on the lead's page"
+    agreed = {name: answer["value"] for name, answer in draft["values"].items()}
+    assert agreed == {name: "yes" for name in YES if NO[name] == "yes"}, "what they disagree on is open"
     found = lead.http.post(
         f"/me/datasets/{workspace.dataset_id}/records/search",
         json={
@@ -173,6 +179,9 @@ def test_a_conflict_is_marked_in_argilla_and_settled_there(workspace: Workspace)
         },
     ).json()
     assert [item["record"]["external_id"] for item in found["items"]] == ["generated_00000000:0"]
+    workspace.sync()
+    assert workspace.records()["generated_00000000:0"]["responses"] == after["generated_00000000:0"]["responses"]
+    lead.answered[first] = draft["id"]
     lead.submit(first, NO, output_edit="settled")
     workspace.sync()
     assert workspace.status(0) is Status.ACCEPTED

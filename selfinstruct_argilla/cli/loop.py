@@ -254,6 +254,10 @@ def describe_preview(preview: Preview, api: Api) -> str:
 
 def describe_push(result: PushResult) -> str:
     text = f"Pushed {result.pushed} records, {result.unchanged} were there already: {result.dataset} at {result.url}"
+    if result.calibration:
+        text += f"\n{result.calibration} calibration records are among them"
+    if result.waiting:
+        text += f"\n{result.waiting} candidates are not due yet (review.batch, review.sample)"
     return "\n".join([text, *(f"Argilla refuses {name}: {reason}" for name, reason in result.refused.items())])
 
 

@@ -241,7 +241,7 @@ _REQUESTS = select(schema.requests, schema.preambles.c.header, schema.preambles.
     schema.preambles, schema.preambles.c.hash == schema.requests.c.preamble
 )
 _SUMS = (
-    func.count(schema.attempts.c.text),  # replies alone have one
+    func.count().filter(schema.attempts.c.outcome == "reply"),
     func.coalesce(func.sum(schema.attempts.c.prompt_tokens), 0),
     func.coalesce(func.sum(schema.attempts.c.completion_tokens), 0),
     func.coalesce(func.sum(schema.attempts.c.usd).filter(schema.attempts.c.outcome == "reply"), 0.0),
@@ -288,6 +288,7 @@ def _request(row: Row[Any]) -> Request:
 
 
 def attempt_row(request: Request, call: CallRecord) -> dict[str, Any]:
+    """A row of the table `attempts`, sealed with its digest."""
     reply = call.reply or Reply("")
     text = call.reply.text if call.reply else None
     values = {

@@ -133,13 +133,14 @@ requests = Table(
     Column("position", Integer, nullable=False),
     Column("demonstrations", JSON, nullable=False),
     Index("ix_requests_wave", "round", "wave", "step", "position"),
+    Index("ix_requests_spend", "key", "round", "step", "model"),  # what a status asks, without the long texts
 )
 
 attempts = Table(
     "attempts",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("request", Text, ForeignKey("requests.key"), nullable=False, index=True),
+    Column("request", Text, ForeignKey("requests.key"), nullable=False),
     Column("number", Integer, nullable=False),
     Column("outcome", Text, nullable=False),  # reply | refused | transient
     Column("text", Text),
@@ -151,6 +152,7 @@ attempts = Table(
     Column("error", Text),
     Column("at", Text, nullable=False),
     Column("digest", Text, nullable=False),  # of what was answered, and what it cost
+    Index("ix_attempts_spend", "request", "outcome", "prompt_tokens", "completion_tokens", "usd"),
 )
 
 discards = Table(

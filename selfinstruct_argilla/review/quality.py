@@ -140,11 +140,14 @@ def review_quality(pool: TaskPool) -> Quality | None:
             key = (response.task_id, response.instance)
             submitted.setdefault(key, {})[response.username or response.user_id] = response.values
     judged = _judged(pool, datasets[-1].id, rubric, submitted)
+    overall, rounds = _figures(judged, rubric), sorted({record.round for record in judged})
     return Quality(
-        overall=_figures(judged, rubric),
+        overall=overall,
         rounds={
             number: _figures([record for record in judged if record.round == number], rubric)
-            for number in sorted({record.round for record in judged})
+            if len(rounds) > 1
+            else overall
+            for number in rounds
         },
         calibration=_calibration(pool, datasets[-1].id, submitted),
         judge=_judge_agreement(judged, rubric),

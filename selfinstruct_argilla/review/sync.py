@@ -17,6 +17,7 @@ from ..pool.pool import PoolWriter, TaskPool, load_originals, load_tasks
 from ..pool.reviews import Response, ReviewDataset, ReviewRecord, Reviews
 from ..recipe import Review
 from ..tasks import Status, Task, Verdict, digest, external_id
+from .adjudication import lay_before
 from .dataset import check_structure, complete_metadata, find_dataset
 from .records import record_fields, record_metadata
 from .resolution import Policy, Resolution, Vote, resolve, resolve_task
@@ -82,6 +83,9 @@ def sync(
     rules = _Rules(rubric, Policy(review.resolution, review.min_submitted, frozenset(review.adjudicators)))
     _apply(pool, opened, rules, check=check, result=result, progress=progress)
     _mark_resolutions(pool, client, opened)
+    if review.resolution == "adjudicated":
+        desks = [user_id for user_id, name in names.items() if name in review.adjudicators]
+        lay_before(pool, client, opened, desks)
     _count(pool, result)
     return result
 

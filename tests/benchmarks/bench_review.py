@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_review.py API_URL API_KEY [RECORDS]
 
 Prints JSON: records a second for our push and `records.log` of the same records, for our full pass (nothing new, and
-with every tenth record answered) and iterating the SDK's records, and the peak memory that a sync adds.
+with every tenth record answered) and iterating the SDK's records; the peak memory that a push and a sync add; and what
+a poll costs when nothing changed: requests and milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from review_people import YES, Workspace, candidates
+from review_people import YES, Faults, Workspace, candidates
 
 from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.tasks import external_id
@@ -42,11 +43,16 @@ def main(api_url: str, api_key: str, count: int) -> None:
         quiet = seconds(workspace.sync)
         answer(workspace)
         answered = seconds(workspace.sync)
-        tracemalloc.start()
-        workspace.sync()
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+        sync_peak = peak_mb(workspace.sync)
+        faults = Faults(workspace.client)
+        dataset_id = workspace.dataset_id
+        asked = len(faults.requests)
+        poll = seconds(lambda: workspace.client.activity(dataset_id))
+        requests = len(faults.requests) - asked
+        faults.heal()
         log, iterate = sdk(workspace, count)
+        workspace.client.send("DELETE", f"datasets/{dataset_id}")
+        push_peak = peak_mb(workspace.push)  # what nobody has judged, once more
         workspace.close()
     rates = {
         "push": push,
@@ -58,7 +64,16 @@ def main(api_url: str, api_key: str, count: int) -> None:
         "sdk_iterate": iterate,
     }
     print(json.dumps({name: round(count / taken) for name, taken in rates.items()}, indent=2))
-    print(json.dumps({"records": count, "sync_peak_mb": round(peak / 1e6, 1)}))
+    peaks = {"push_peak_mb": push_peak, "sync_peak_mb": sync_peak}
+    print(json.dumps({"records": count, **peaks, "poll_requests": requests, "poll_ms": round(1000 * poll, 1)}))
+
+
+def peak_mb(work: Callable[[], Any]) -> float:
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return round(peak / 1e6, 1)
 
 
 def answer(workspace: Workspace) -> None:

@@ -1,0 +1,55 @@
+"""Conflicts on the adjudicators' desks.
+
+Argilla's page offers a completed record to nobody who has not answered it, so a conflict would be out of an
+adjudicator's sight. A draft in their name brings it to their tab "Draft": what the annotators agree on is filled in, what
+they disagree on is left open. An adjudicator who has answered, drafted, discarded or deleted is never written for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..pool.engine import reading
+from ..pool.pool import TaskPool
+from ..pool.reviews import ReviewDataset, Reviews
+from ..tasks import Verdict, external_id
+
+if TYPE_CHECKING:
+    from .argilla_client import ArgillaClient
+
+
+def lay_before(pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset, adjudicators: Sequence[str]) -> int:
+    """Gives every adjudicator (user ids) a draft of each conflict that they have not touched; how many were made."""
+    conflicts = [
+        record
+        for record in pool.reviews.records(dataset.id)
+        if record.state == "present" and record.verdict is Verdict.CONFLICT
+    ]
+    with reading(pool.engine) as connection:
+        known = Reviews.current_responses(connection, {record.task_id for record in conflicts})
+    items: list[dict[str, Any]] = []
+    for record in conflicts:
+        responses = known.get((record.task_id, record.instance), {})
+        values = agreed([r.values for r in responses.values() if r.status == "submitted"])
+        drafts = [
+            {
+                "user_id": user_id,
+                "status": "draft",
+                "values": {name: {"value": value} for name, value in values.items()},
+            }
+            for user_id in adjudicators
+            if user_id not in responses
+        ]
+        if drafts:
+            items.append({"external_id": external_id(record.task_id, record.instance), "responses": drafts})
+    client.upsert(dataset.id, items)
+    return sum(len(item["responses"]) for item in items)
+
+
+def agreed(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The questions that everybody answered, and in the same way."""
+    if not answers:
+        return {}
+    first, *others = answers
+    return {name: value for name, value in first.items() if all(other.get(name) == value for other in others)}
