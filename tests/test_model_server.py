@@ -99,29 +99,46 @@ def test_a_model_that_cannot_be_served(
 # rounds ---------------------------------------------------------------------------------------------
 
 
-def generate(endpoint: ModelEndpoint, url: str, **values: Any) -> GenerateResult:
+SEEDS = [  # short ones, because the model reads every prompt on the test's own two cores
+    ("Name a fruit that is red.", "", "An apple.", False),
+    ("Add the two numbers.", "3 and 4", "7", False),
+    ("Translate the word into French.", "house", "maison", False),
+    ("Write a short sentence about rain.", "", "The rain fell all night.", False),
+    ("Give the opposite of the word.", "hot", "cold", False),
+    ("Make the sentence a question.", "She sings.", "Does she sing?", False),
+    ("Is the animal a bird or a fish?", "salmon", "fish", True),
+    ("Is the sentence happy or sad?", "I lost my dog.", "sad", True),
+]
+
+
+def generate(endpoint: ModelEndpoint, folder: Path, method: str, tokens: int) -> GenerateResult:
+    seeds = folder / "seeds.jsonl"
+    with seeds.open("w") as file:
+        for number, (instruction, given, output, kind) in enumerate(SEEDS):
+            instances = [{"input": given, "output": output}]
+            task = {"id": f"seed_{number}", "instruction": instruction, "instances": instances}
+            file.write(json.dumps({**task, "is_classification": kind}) + "\n")
     settings = {
-        "pool": url,
+        "pool": f"sqlite:///{folder / 'pool.db'}",
+        "seeds": f"[{seeds}]",
         "models.generator.base_url": endpoint.base_url,
         "models.generator.api_key": "none",
         "models.generator.model": endpoint.model,
+        "bootstrap.method": method,
         "bootstrap.target": 2,
         "bootstrap.wave": 1,
-        **{name.replace("__", "."): value for name, value in values.items()},
+        "bootstrap.sampling.instructions": f"{{max_tokens: {tokens}, temperature: 0.8, top_p: 0.9}}",
+        "bootstrap.sampling.instances": "{max_tokens: 40}",
     }
     with open_project("quickstart", overrides=[f"{name}={value}" for name, value in settings.items()]) as project:
         return project.generate()
 
 
-@pytest.mark.parametrize("method", ["self_instruct", "alpaca"])
-def test_a_round_with_the_real_model(local_model: ModelEndpoint, tmp_path: Path, method: str) -> None:
-    url = f"sqlite:///{tmp_path / 'pool.db'}"
-    tokens = {"self_instruct": 200, "alpaca": 400}[method]
-    sampling = f"{{max_tokens: {tokens}, temperature: 0.8, top_p: 0.9, presence_penalty: 1.0}}"
-    result = generate(
-        local_model, url, bootstrap__method=method, bootstrap__seed=7, bootstrap__sampling__instructions=sampling
-    )
+@pytest.mark.parametrize(("method", "tokens"), [("self_instruct", 120), ("alpaca", 200)])
+def test_a_round_with_the_real_model(local_model: ModelEndpoint, tmp_path: Path, method: str, tokens: int) -> None:
+    result = generate(local_model, tmp_path, method, tokens)
     assert (result.generated, result.ended) == (2, "target")
+    url = f"sqlite:///{tmp_path / 'pool.db'}"
     assert problems(url) == []
     with TaskPool.open(url) as pool:
         tasks = [task for task in pool.tasks() if task.origin is Origin.GENERATED]

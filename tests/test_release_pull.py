@@ -92,9 +92,16 @@ def test_another_person_goes_on_from_a_release(hub: Hub, pool: TaskPool, other: 
     other.import_tasks([make_task(n) for n in range(50, 60)], Status.ACCEPTED)
     onward = publish(other, recipe)
     assert (onward.version, len(onward.added), onward.edited, onward.withdrawn) == ("v1.1.0", 10, (), ())
+    other.import_tasks([make_task(60)], Status.ACCEPTED)
+    for _ in range(2):  # what was known of the first pool's review stays in the card, once
+        card = hub.repo("acme/shared").head.files["README.md"].content.decode()
+        judged = card[card.index("## How people judged") : card.index("## Statistics")]
+        assert judged.count("imported as accepted") == 1
+        assert "1 task judged: 1 accepted" in judged
+        publish(other, recipe)
     with pytest.raises(ReleaseError, match="knows nothing of"):
         publish(pool, recipe)
-    assert take(pool, "acme/shared").added == 10
+    assert take(pool, "acme/shared").added == 11
     assert not publish(pool, recipe).published
 
 

@@ -163,7 +163,14 @@ def test_a_conflict_is_marked_in_argilla_and_settled_there(workspace: Workspace)
     (draft,) = (answer for answer in after["generated_00000000:0"]["responses"] if answer["user_id"] == lead.id)
     assert draft["status"] == "draft", "it stands under Draft on the lead's page"
     agreed = {name: answer["value"] for name, answer in draft["values"].items()}
-    assert agreed == {name: "yes" for name in YES if NO[name] == "yes"}, "what they disagree on is open"
+    assert "output_correct" not in agreed, "what they disagree on is open"
+    assert agreed == {
+        "instruction_valid": "yes",
+        "input_appropriate": "yes",
+        "instruction_edit": "Instruction 0",
+        "input_edit": "input 0.0",
+        "output_edit": "output 0.0",
+    }
     found = lead.http.post(
         f"/me/datasets/{workspace.dataset_id}/records/search",
         json={

@@ -133,7 +133,6 @@ requests = Table(
     Column("position", Integer, nullable=False),
     Column("demonstrations", JSON, nullable=False),
     Index("ix_requests_wave", "round", "wave", "step", "position"),
-    Index("ix_requests_spend", "key", "round", "step", "model"),  # what a status asks, without the long texts
 )
 
 attempts = Table(
@@ -152,6 +151,7 @@ attempts = Table(
     Column("error", Text),
     Column("at", Text, nullable=False),
     Column("digest", Text, nullable=False),  # of what was answered, and what it cost
+    # what `sia status` adds up, without the long texts
     Index("ix_attempts_spend", "request", "outcome", "prompt_tokens", "completion_tokens", "usd"),
 )
 

@@ -11,7 +11,8 @@ The manifest, `manifest.json`, holds everything that the card and the change log
     changes, history                   ids added, edited, withdrawn in this version; their counts in every version
     configs {name: {columns, splits}}  Arrow types of the columns; rows of each split
     metadata                           name, language, license, exports, digest of the review's settings
-    recipe, review, statistics         how it was made, how people judged, the paper's Table 1
+    recipe, review, statistics         how it was made, how people judged (in `earlier`: those of the pool before that
+                                       it was pulled from), the paper's Table 1
     figures                            paths of the card's figures
     pool {id, revision}, tools         where it was built from and with what
     card {heading: sha256}             the sections of the card that we wrote
@@ -169,7 +170,7 @@ def plan_release(
             "splits": recipe.release.splits.model_dump(),
             "holdout": [name for name in recipe.release.holdout if not recipe.path(name).exists()],  # of the Hub
         },
-        "review": dict(source.review),
+        "review": _review(source, previous),
         "pool": {"id": source.pool_id, "revision": source.revision},
         "figures": _figures(kept) if recipe.release.figures and figures.available() else [],
         "tools": {"selfinstruct-argilla": __version__, "pyarrow": pa.__version__},
@@ -326,6 +327,16 @@ def _configs(
                 "splits": {split: count for split, count in counts.items() if count},
             }
     return found
+
+
+def _review(source: Source, previous: Manifest | None) -> dict[str, Any]:
+    """How people judged, and how those did whose release this pool goes on from."""
+    review = dict(source.review)
+    if previous is not None:
+        ours = previous["pool"]["id"] == source.pool_id
+        earlier = previous["review"].get("earlier") if ours else previous["review"]
+        review |= {"earlier": earlier} if earlier else {}
+    return review
 
 
 def _figures(rows: Sequence[formats.Row]) -> list[str]:

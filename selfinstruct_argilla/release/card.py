@@ -253,9 +253,16 @@ def _making(manifest: Mapping[str, Any], rows: Sequence[Row]) -> str:
 
 
 def _judging(review: Mapping[str, Any]) -> str:
+    """What this pool knows, then what the one knew whose release it goes on from."""
+    if "earlier" not in review:
+        return _judged(review)
+    return f"{_judged(review)}\n\nThe tasks of the versions that it goes on from:\n\n{_judging(review['earlier'])}"
+
+
+def _judged(review: Mapping[str, Any]) -> str:
     judged = review["accepted"] + review["rejected"] + review["conflict"]
     if not judged:
-        return "No task of this pool was judged in a review: the tasks were imported as accepted."
+        return "No task of this pool was judged in it: they were imported as accepted."
     return _lines(
         [
             f"- Rubric `{review['rubric']}`; at least {_count(review['min_submitted'], 'response')} a record, "

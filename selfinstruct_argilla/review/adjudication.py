@@ -1,8 +1,9 @@
 """Conflicts on the adjudicators' desks.
 
 Argilla's page offers a completed record to nobody who has not answered it, so a conflict would be out of an
-adjudicator's sight. A draft in their name brings it to their tab "Draft": what the annotators agree on is filled in, what
-they disagree on is left open. An adjudicator who has answered, drafted, discarded or deleted is never written for.
+adjudicator's sight. A draft in their name brings it to their tab "Draft": what the annotators agree on is filled in,
+and the texts to be corrected as they stand; what they disagree on is open. An adjudicator who has answered, drafted,
+discarded or deleted is never written for.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from ..pool.engine import reading
 from ..pool.pool import TaskPool
 from ..pool.reviews import ReviewDataset, Reviews
 from ..tasks import Verdict, external_id
+from .records import presented, record_fields
+from .rubric import Rubric
 
 if TYPE_CHECKING:
     from .argilla_client import ArgillaClient
 
 
-def lay_before(pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset, adjudicators: Sequence[str]) -> int:
-    """Gives every adjudicator (user ids) a draft of each conflict that they have not touched; how many were made."""
+def lay_before(
+    pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset, rubric: Rubric, adjudicators: Sequence[str]
+) -> None:
+    """Gives every adjudicator (user ids) a draft of each conflict that they have not touched."""
     conflicts = [
         record
         for record in pool.reviews.records(dataset.id)
@@ -28,10 +33,15 @@ def lay_before(pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset, ad
     ]
     with reading(pool.engine) as connection:
         known = Reviews.current_responses(connection, {record.task_id for record in conflicts})
+    tasks = {task.id: task for task in pool.tasks(ids=sorted({record.task_id for record in conflicts}))}
     items: list[dict[str, Any]] = []
     for record in conflicts:
         responses = known.get((record.task_id, record.instance), {})
-        values = agreed([r.values for r in responses.values() if r.status == "submitted"])
+        task = tasks[record.task_id]
+        fields = record_fields(task, record.instance)
+        texts = {question.name: presented(question, task, fields) for question in rubric.questions}
+        values = {name: text for name, text in texts.items() if text is not None}
+        values |= agreed([r.values for r in responses.values() if r.status == "submitted"])
         drafts = [
             {
                 "user_id": user_id,
@@ -44,7 +54,6 @@ def lay_before(pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset, ad
         if drafts:
             items.append({"external_id": external_id(record.task_id, record.instance), "responses": drafts})
     client.upsert(dataset.id, items)
-    return sum(len(item["responses"]) for item in items)
 
 
 def agreed(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def record_item(
             *(
                 {"question_id": question_ids[question.name], "value": value, **_author(agent)}
                 for question in rubric.questions
-                if question.name not in opinions and (value := _present(question, task, fields)) is not None
+                if question.name not in opinions and (value := presented(question, task, fields)) is not None
             ),
             *(
                 {"question_id": question_ids[name], **answer, **_author(agent_name(opinion.model))}
@@ -154,7 +154,7 @@ def record_item(
     }
 
 
-def _present(question: Question, task: Task, fields: dict[str, str]) -> str | None:
+def presented(question: Question, task: Task, fields: dict[str, str]) -> str | None:
     """What a question that edits something would leave as it is."""
     if question.edits == KIND:
         return None if task.is_classification is None else "yes" if task.is_classification else "no"

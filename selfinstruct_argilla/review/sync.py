@@ -85,7 +85,7 @@ def sync(
     _mark_resolutions(pool, client, opened)
     if review.resolution == "adjudicated":
         desks = [user_id for user_id, name in names.items() if name in review.adjudicators]
-        lay_before(pool, client, opened, desks)
+        lay_before(pool, client, opened, rubric, desks)
     _count(pool, result)
     return result
 
