@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from generating import exported, generate, problems
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import update
 from typer.testing import CliRunner
 
@@ -95,6 +97,12 @@ def test_the_prompt(language: str, words: list[str]) -> None:
 )
 def test_parse(reply: Reply | None, found: tuple[str, str | None]) -> None:
     assert parse(reply, "in", load_template("en")) == found
+
+
+@given(st.text(), st.sampled_from(["stop", "length", None]), st.text(max_size=5))
+def test_no_reply_breaks_the_parser(text: str, finish: str | None, input: str) -> None:
+    output, reason = parse(Reply(text, finish), input, load_template("en"))
+    assert reason is not None or (output and output != input)
 
 
 # rounds ---------------------------------------------------------------------------------------------

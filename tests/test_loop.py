@@ -101,6 +101,29 @@ def test_concurrency_does_not_change_the_pool(tmp_path: Path, method: str) -> No
     assert exports.pop().count('"generated"') == 40
 
 
+@pytest.mark.parametrize("method", ["self_instruct", "alpaca"])
+def test_the_faithful_mode_as_a_whole(tmp_path: Path, method: str) -> None:
+    """Its replies are read as in 2022, and the rest holds for it too."""
+
+    def write(request: Request) -> str:
+        if method == "alpaca":
+            return alpaca_text_for(request)
+        text = text_for(request)
+        return text.replace("Input: x", "Input 1: x") if request.step == "input_first" else text
+
+    exports = set()
+    for concurrency in (1, 16):
+        url = f"sqlite:///{tmp_path / f'{concurrency}.db'}"
+        values = {"bootstrap__method": method, "bootstrap__faithful": "true"}
+        result = generate(url, unhurried(write), models__generator__concurrency=concurrency, **values)
+        assert result.generated == 24
+        assert problems(url) == []
+        exports.add(exported(url))
+    assert len(exports) == 1
+    if method == "self_instruct":
+        assert '"is_classification": null' not in exports.pop(), "a failed classification means no"
+
+
 @pytest.mark.parametrize("lookahead", [0, 1, 3])
 def test_both_databases_give_the_same_pool_at_any_lookahead(pool_url: str, tmp_path: Path, lookahead: int) -> None:
     reference = f"sqlite:///{tmp_path / 'reference.db'}"
@@ -196,6 +219,18 @@ def test_no_pair_of_generated_tasks_is_near(url: str) -> None:
             index.add(task.id, task.instruction)
         assert pool.rounds.discard_counts()["near_duplicate"] > 0
         assert pool.rounds.discard_counts()["blocked_word"] > 0
+
+
+def test_the_status_shows_cost_and_yield_by_round_step_and_model(url: str) -> None:
+    generate(url, models__generator__price="{input_per_mtok: 1.0, output_per_mtok: 2.0}")
+    with open_project("quickstart", overrides=[f"pool={url}"]) as project:
+        status = project.status()
+    rows = {part["step"]: part for part in status.spend_by}
+    assert rows.keys() == {"instructions", "classification", "input_first", "output_first"}
+    assert all((part["round"], part["tasks"], part["accepted"]) == (1, 24, 0) for part in rows.values())
+    assert rows["instructions"]["discards"] == status.discards["near_duplicate"] + status.discards["blocked_word"]
+    assert sum(part["usd"] for part in rows.values()) == pytest.approx(status.spend.usd)
+    assert status.usd_per == {"generated": pytest.approx(status.spend.usd / 24), "accepted": None}
 
 
 # stops -----------------------------------------------------------------------------------------

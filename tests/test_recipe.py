@@ -35,16 +35,18 @@ def test_every_bundled_recipe_is_valid(name: str) -> None:
 
 
 def test_every_recipe_of_the_readme_is_valid(tmp_path: Path) -> None:
+    """The first block is a whole recipe; the others, where they have no name, say what may be added to it."""
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    blocks = [part.split("```")[0] for part in readme.split("```yaml\n")[1:]]
-    assert blocks
+    blocks = [yaml.safe_load(part.split("```")[0]) for part in readme.split("```yaml\n")[1:]]
+    whole = blocks[0]
     for block in blocks:
-        values = yaml.safe_load(block)
-        path = write(tmp_path, block)
-        for seeds in values.get("seeds", []):
-            (tmp_path / seeds).parent.mkdir(exist_ok=True)
-            (tmp_path / seeds).write_text("")
-        Recipe.load(path)
+        sections = {} if "name" in block else {key: {**whole.get(key, {}), **block[key]} for key in block}
+        values = {**whole, **sections} if sections else block
+        for path in (*values.get("seeds", []), values.get("review", {}).get("calibration")):
+            if path:
+                (tmp_path / path).parent.mkdir(exist_ok=True)
+                (tmp_path / path).write_text("")
+        Recipe.load(write(tmp_path, yaml.safe_dump(values, sort_keys=False)))
 
 
 def test_all_problems_at_once_each_with_its_path(tmp_path: Path) -> None:
@@ -76,6 +78,8 @@ release: {splits: {train: 0.9, validation: 0.9, test: 0.1}}
     [
         ("release: {splits: {train: 0.9, validation: 0.9, test: 0.1}}", "release.splits"),
         ("release: {repo: 'a/b/c'}", "release.repo"),
+        ("release: {formats: [openai, responses]}", "release.formats"),
+        ("release: {formats: [tasks, tasks]}", "release.formats"),
         ("review: {resolution: adjudicated}", "review.adjudicators"),
         ("review: {rubric: mine.yaml}", "review.rubric"),
         ("review: {argilla: {api_url: 'localhost:6900'}}", "review.argilla.api_url"),

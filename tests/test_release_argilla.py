@@ -64,6 +64,8 @@ def test_from_hub_opens_the_review_dataset(hub: Hub, rg: Any, client: Any, tmp_p
         assert not mine.publish().published
         rubric = load_rubric("paper")
     name = f"again-{uuid.uuid4().hex[:8]}"
+    card = hub.repo("acme/review").head.files["README.md"].content.decode()
+    assert 'argilla.Dataset.from_hub("acme/review", settings="auto", subset="alpaca"' in card
     train = {id for id, e in json.loads(hub.repo("acme/review").head.files["manifest.json"].content)["tasks"].items()
              if e["split"] == "train"}  # fmt: skip
     opened = rg.Dataset.from_hub(

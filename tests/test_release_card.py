@@ -20,6 +20,7 @@ ROWS = [formats.task_row(make_task(n), edited=n == 3) for n in range(8)]
 def manifest(version: str = "v1.0.0", rows: list[formats.Row] = ROWS) -> dict[str, Any]:
     return {
         "version": version,
+        "repo": "acme/demo",
         "configs": {
             name: {"columns": dict.fromkeys(formats.schema(name).names, "string"), "splits": {"train": 5, "test": 3}}
             for name in ("tasks", "alpaca")

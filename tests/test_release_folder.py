@@ -21,6 +21,8 @@ from selfinstruct_argilla.analysis import figures
 from selfinstruct_argilla.cli.app import app
 from selfinstruct_argilla.errors import ReleaseError
 from selfinstruct_argilla.pool.pool import TaskPool
+from selfinstruct_argilla.release import formats
+from selfinstruct_argilla.release.build import write_parquet
 from selfinstruct_argilla.release.publish import PublishResult, publish
 from selfinstruct_argilla.release.secrets import find_secrets
 from selfinstruct_argilla.release.splits import SPLITS
@@ -357,6 +359,25 @@ def test_ids_are_in_the_result(pool: TaskPool, tmp_path: Path) -> None:
     accept(pool, make_task(2), make_task(1))
     result: PublishResult = publish(pool, make_recipe(tmp_path), to=tmp_path / "out")
     assert result.added == (make_task(1).id, make_task(2).id)
+
+
+def test_added_tasks_leave_the_bytes_of_the_others_alone(tmp_path: Path) -> None:
+    """What makes uploads small: row groups end after the same tasks in every version, and know only of themselves."""
+    rows = [formats.task_row(make_task(n, instances=1 + n % 2), edited=False) for n in range(3000)]
+    for config in ("tasks", "alpaca", "prompt_completion", "messages"):
+        groups = []
+        for name, part in (("one", rows[:2970]), ("two", rows), ("middle", rows[:1200] + rows[1201:])):
+            path = tmp_path / f"{config}-{name}.parquet"
+            write_parquet(path, config, part)
+            content, metadata = path.read_bytes(), pq.ParquetFile(path).metadata
+            found = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+            starts = [group.column(0).file_offset or group.column(0).data_page_offset for group in found]
+            groups.append([content[a:b] for a, b in zip(starts, [*starts[1:], len(content)], strict=True)])
+            assert pq.read_table(path).to_pylist() == list(formats.rows(config, part))
+        one, two, middle = groups
+        assert len(one) > 5
+        assert two[: len(one) - 1] == one[:-1], "an appended task changes the last group alone"
+        assert len(set(middle) - set(two)) <= 2, "a task in between changes its own group (and the footer)"
 
 
 def test_twenty_releases_keep_every_split(pool: TaskPool, tmp_path: Path) -> None:

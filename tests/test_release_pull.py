@@ -5,6 +5,7 @@ from __future__ import annotations
 import hub_server  # isort: skip  # first: it sets the environment that the clients read when they are imported
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from generating import text_for
 from hub_server import File, Hub
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from release_help import make_recipe, make_task
 from typer.testing import CliRunner, Result
 
@@ -103,6 +104,21 @@ def test_another_person_goes_on_from_a_release(hub: Hub, pool: TaskPool, other: 
         publish(pool, recipe)
     assert take(pool, "acme/shared").added == 11
     assert not publish(pool, recipe).published
+
+
+def test_a_fork_keeps_the_splits(hub: Hub, pool: TaskPool, other: TaskPool, tmp_path: Path) -> None:
+    pool.import_tasks([make_task(n) for n in range(40)], Status.ACCEPTED)
+    publish(pool, make_recipe(tmp_path, repo="acme/trunk"))
+    take(other, "acme/trunk")
+    forked = publish(other, make_recipe(tmp_path, repo="anna/fork", splits="{train: 0.1, validation: 0.1, test: 0.8}"))
+    assert (forked.version, forked.target) == ("v1.0.0", "anna/fork")
+    splits = [
+        {id: entry["split"] for id, entry in json.loads(repo.head.files["manifest.json"].content)["tasks"].items()}
+        for repo in (hub.repo("acme/trunk"), hub.repo("anna/fork"))
+    ]
+    assert splits[0] == splits[1]
+    assert len(set(splits[0].values())) > 1
+    assert list(hub.repo("acme/trunk").tags) == ["v1.0.0"]
 
 
 def test_an_older_version_can_be_pulled(hub: Hub, pool: TaskPool, other: TaskPool, tmp_path: Path) -> None:
@@ -303,7 +319,9 @@ def test_sia_pull_of_a_release_with_its_seeds(hub: Hub, tmp_path: Path) -> None:
 def test_sia_pull_of_a_dataset_of_others(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     HfApi().create_repo("acme/theirs", repo_type="dataset")
     lines = "".join(json.dumps(row) + "\n" for row in ROWS["alpaca"]).encode()
-    hub.repo("acme/theirs").add("data", {"train.jsonl": File(lines, False)})
+    theirs = File(b'{"version": "2", "files": []}', False)  # of some other program
+    card = File(b"---\nconfigs: [{config_name: x, data_files: train.jsonl}]\n---\n", False)
+    hub.repo("acme/theirs").add("data", {"train.jsonl": File(lines, False), "manifest.json": theirs, "README.md": card})
     monkeypatch.chdir(tmp_path)
     found = sia("pull", "--repo", "acme/theirs", "--as", "seed")
     assert found.exit_code == 0, found.stderr
@@ -327,3 +345,41 @@ def test_a_release_is_not_taken_in_as_something_else(hub: Hub, pool: TaskPool, o
     with pytest.raises(UsageError, match="as they were published"):
         take(other, "acme/as", status=Status.CANDIDATE)
     assert not other.tasks()
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+@pytest.mark.parametrize("fault", ["429", "500", "reset"])
+def test_a_pull_takes_in_all_or_nothing(
+    fault: str, lasting: bool, hub: Hub, pool: TaskPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    pool.import_tasks([make_task(n) for n in range(20)], Status.ACCEPTED)
+    name = f"acme/pull-{fault}-{lasting}".lower()
+    publish(pool, make_recipe(tmp_path, repo=name))
+    for first in range(1, 50):
+        hub.requests.clear()
+        hit = False
+
+        def breaking(number: int, request: str, first: int = first) -> str | None:
+            nonlocal hit
+            broken = number == first or (lasting and number > first)
+            hit = hit or broken
+            return fault if broken else None
+
+        hub.fault = breaking
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / f"cache{first}"))
+        with TaskPool.open(f"sqlite:///{tmp_path}/pulled{first}.db") as mine:
+            try:
+                take(mine, name)
+                failed = False
+            except ReleaseError as error:
+                failed = True
+                assert error.hint
+            assert failed == (lasting and hit), "what passes is waited for, what stays is reported"
+            assert len(mine.tasks()) == (0 if failed else 20)
+            hub.fault = lambda number, request: None
+            take(mine, name)
+            assert len(mine.tasks()) == 20
+        if not hit:
+            break
+    assert first > 5, "a pull makes more requests than that"

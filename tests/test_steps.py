@@ -158,6 +158,25 @@ def test_chinese_tags() -> None:
     assert pairs(instances.parse_output_first(Reply("类别标签：正面\n很好", "stop"), ZH)) == [("很好", "正面")]
 
 
+@pytest.mark.parametrize(
+    ("labels", "at_most", "kept", "reasons"),
+    [
+        ("AAAAB", 5, "AAB", ["surplus_label"] * 2),
+        ("AAABBB", 3, "AAB", ["surplus_instance"] * 3),
+        ("AABBC", 5, "AABBC", []),
+        ("ABCDEF", 5, "ABCDE", ["surplus_instance"]),
+        ("AAAA", 3, "AAA", ["surplus_instance"]),
+        ("", 5, "", []),
+    ],
+)
+def test_class_labels_are_balanced(labels: str, at_most: int, kept: str, reasons: list[str]) -> None:
+    found = [Instance(f"input {number}", label) for number, label in enumerate(labels)]
+    stays, goes = instances.balanced(found, at_most=at_most)
+    assert "".join(instance.output for instance in stays) == kept
+    assert [item.reason for item in goes] == reasons
+    assert [instance for instance in found if instance in stays] == stays, "in their order"
+
+
 def test_both_piles_with_reasons() -> None:
     found = [
         Instance("a", "1"), Instance("a", "2"), Instance("b", "b"), Instance("c", ""), Instance("d:", "x"),

@@ -29,8 +29,9 @@ def draw_lengths(path: Path, counts: Mapping[str, Sequence[int]]) -> None:
         return lambda axes: draw(axes, name, values)
 
     def draw(axes: Any, name: str, values: Sequence[int]) -> None:
-        end = max(2, round(float(np.quantile(values, 0.99)))) if values else 2
-        axes.hist(np.minimum(values, end), bins=min(_BINS, end), range=(0, end), color=_COLORS[0])
+        end = round(float(np.quantile(values, 0.99))) if values else 1
+        width = 1 + end // _BINS  # whole words
+        axes.hist(np.minimum(values, end), bins=np.arange(0, end + width + 1, width), color=_COLORS[0])
         axes.set_xlabel(f"{name} (words)")
 
     _draw(path, [panel(name, values) for name, values in counts.items()], "texts")

@@ -7,6 +7,7 @@ an input that deserves it; asked the other way round, models give one label to e
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
@@ -142,6 +143,25 @@ def check(instances: Sequence[Instance], *, at_most: int) -> tuple[list[Instance
         else:
             invalid.append(InvalidInstance(instance, reason))
     return kept, invalid
+
+
+def balanced(instances: Sequence[Instance], *, at_most: int) -> tuple[list[Instance], list[InvalidInstance]]:
+    """Both piles for a classification task: no label stands more than once more often than the rarest one, and where
+    not all fit, each label gets its turn. A model that labels at will would give one label to nearly everything."""
+    turns: list[int] = []  # of each instance: how many of its label stand before it
+    counts: Counter[str] = Counter()
+    for instance in instances:
+        turns.append(counts[instance.output])
+        counts[instance.output] += 1
+    limit = min(counts.values(), default=0) + 1
+    fair = sorted((turn, place) for place, turn in enumerate(turns) if turn < limit)
+    chosen = {place for _, place in fair[:at_most]}
+    surplus = [
+        InvalidInstance(instance, "surplus_label" if turns[place] >= limit else "surplus_instance")
+        for place, instance in enumerate(instances)
+        if place not in chosen
+    ]
+    return [instance for place, instance in enumerate(instances) if place in chosen], surplus
 
 
 def _problem(instance: Instance) -> str | None:

@@ -481,6 +481,8 @@ def stop_fruitless(pool: TaskPool, waves: int) -> None:
     counts = pool.rounds.discard_counts()
     often = sorted(counts, key=lambda reason: -counts[reason])[:3]
     why = ", ".join(f"{reason} ({counts[reason]})" for reason in often) or "the replies hold no task"
+    if often and often[0] == "request_refused":
+        why += f"; the endpoint says: {pool.rounds.discards(reason='request_refused')[-1].detail}"
     raise GenerationError(
         f"{waves} waves in a row brought no candidate; most were turned away for: {why}",
         hint="Try another model, more seeds or a higher bootstrap.novelty.threshold; see: sia status",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from ..llm.base import Api, CallRecord, Prompt, Reply
+from ..llm.base import Api, Prompt, Reply
 from ..recipe import Recipe
 from ..tasks import Task
 from . import classification, faithful, instances, instructions
@@ -62,18 +62,17 @@ class SelfInstruct:
 
     async def write(self, instruction: str, reply: Reply, batch: Sequence[str], ask: Ask) -> Written:
         """Asks whether the instruction is a classification task, then for its instances."""
-        first = await self._ask_kind(instruction, ask)
-        kind = self._kind(first)
+        kind, asked = await self._ask_kind(instruction, ask)
         standard = instances.SAMPLING
         if self._faithful:
-            kinds = [self._kind(await self._ask_kind(other, ask)) for other in batch]
+            kinds = [(await self._ask_kind(other, ask))[0] for other in batch]
             standard = {**standard, "max_tokens": faithful.instance_tokens(kinds)}
         shown = self._output_first if kind else self._input_first
         prompt = replace(shown, query=instances.question(instruction, self.template))
         stop = instances.stops(self.template, self._bootstrap.max_instances)
         step = "output_first" if kind else "input_first"
         second = await ask(step, prompt, parameters(standard, self._bootstrap.sampling.instances, stop))
-        requests = (first.request_key, second.request_key)
+        requests = (asked, second.request_key)
         if second.reply is None:
             return Written(kind, (), "request_refused", second.error, requests=requests)
         at_most = self._bootstrap.max_instances
@@ -82,23 +81,26 @@ class SelfInstruct:
             kept, invalid = faithful.instances_of(second.reply, classification=bool(kind), at_most=at_most, rng=rng)
         else:
             parse = instances.parse_output_first if kind else instances.parse_input_first
-            kept, invalid = instances.check(parse(second.reply, self.template), at_most=at_most)
+            found = parse(second.reply, self.template)
+            kept, invalid = instances.check(found, at_most=len(found) if kind else at_most)
+            if kind:
+                kept, surplus = instances.balanced(kept, at_most=at_most)
+                invalid += surplus
         if kept:
             return Written(kind, tuple(kept), turned_away=tuple(invalid), requests=requests)
         reason = "cut_by_length" if second.reply.finish_reason == "length" and not invalid else "no_valid_instance"
         detail = ", ".join(sorted({item.reason for item in invalid})) or "the reply has none"
         return Written(kind, (), reason, detail, tuple(invalid), requests)
 
-    async def _ask_kind(self, instruction: str, ask: Ask) -> CallRecord:
+    async def _ask_kind(self, instruction: str, ask: Ask) -> tuple[bool | None, str]:
+        """Whether it is a classification task, and the key of the request that asked."""
         prompt = replace(self._classification, query=classification.question(instruction, self.template))
         sampling = self._bootstrap.sampling.classification
         stop = classification.stops(self.template)
-        return await ask("classification", prompt, parameters(classification.SAMPLING, sampling, stop))
-
-    def _kind(self, call: CallRecord) -> bool | None:
+        call = await ask("classification", prompt, parameters(classification.SAMPLING, sampling, stop))
         if self._faithful:
-            return faithful.is_classification(call.reply)
-        return classification.parse(call.reply, self.template) if call.reply else None
+            return faithful.is_classification(call.reply), call.request_key
+        return classification.parse(call.reply, self.template) if call.reply else None, call.request_key
 
     # the few-shot prompts of the steps, with the question left open
 

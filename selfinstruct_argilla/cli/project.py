@@ -72,7 +72,8 @@ def describe(status: PoolStatus) -> str:
         lines[-1] += f" ({', '.join(each)})" if each else ""
         lines += [
             f"           round {part['round']}, {part['step']}, {part['model']}:"
-            f" {part['requests']:,} requests, ${part['usd']:.4f}"
+            f" {part['requests']:,} requests, ${part['usd']:.4f};"
+            f" {part['tasks']:,} tasks, {part['discards']:,} discards"
             for part in status.spend_by
         ]
     if review.get("pushed"):

@@ -12,7 +12,7 @@ import json
 import queue
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import sleep
@@ -48,6 +48,7 @@ class PoolJournal:
         self._engine = engine
         self._queue: queue.SimpleQueue[tuple[Request, CallRecord, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._stored: set[str] = set()  # hashes of preambles
         self._wanted: list[tuple[str, asyncio.Future[CallRecord | None]]] = []
         self._looking: asyncio.Task[None] | None = None
 
@@ -108,11 +109,14 @@ class PoolJournal:
                 batch.append(item)
             try:
                 with writing(self._engine) as connection:
-                    self.add_requests(connection, [request for request, _, _ in batch])
-                    connection.execute(insert(schema.attempts), [attempt_row(request, call) for request, call, _ in batch])
+                    self.add_requests(connection, [request for request, _, _ in batch], self._stored)
+                    connection.execute(
+                        insert(schema.attempts), [attempt_row(request, call) for request, call, _ in batch]
+                    )
             except BaseException as error:  # every waiting caller must hear of it
                 _tell([done for _, _, done in batch], error)
             else:
+                self._stored.update(request.prompt.preamble_hash for request, _, _ in batch)
                 _tell([done for _, _, done in batch], None)
             if last:
                 return
@@ -120,10 +124,13 @@ class PoolJournal:
     # for the rounds ----------------------------------------------------------------------------
 
     @staticmethod
-    def add_requests(connection: Connection, requests: Sequence[Request]) -> None:
-        """Requests that are about to be asked; those that are there already are left as they are."""
+    def add_requests(connection: Connection, requests: Sequence[Request], stored: Collection[str] = ()) -> None:
+        """Requests that are about to be asked; those that are there already are left as they are. `stored` are hashes
+        of preambles that are known to be there."""
         insert = _INSERTS[connection.dialect.name]
         prompts = {request.prompt.preamble_hash: request.prompt for request in requests}
+        for hash in prompts.keys() & stored:
+            del prompts[hash]
         preambles = [
             {"hash": hash, "header": prompt.header, "examples": prompt.examples} for hash, prompt in prompts.items()
         ]

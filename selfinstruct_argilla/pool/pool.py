@@ -136,6 +136,15 @@ class TaskPool:
             accepted = query.where(table.c.status == Status.ACCEPTED.value)
             return int(connection.execute(query).scalar_one()), int(connection.execute(accepted).scalar_one())
 
+    def generated_by(self) -> dict[tuple[int, str | None], tuple[int, int]]:
+        """The same by round and model."""
+        table = schema.tasks
+        accepted = func.count().filter(table.c.status == Status.ACCEPTED.value)
+        query = select(table.c.round, table.c.model, func.count(), accepted).group_by(table.c.round, table.c.model)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.where(table.c.origin == Origin.GENERATED.value))
+            return {(row[0], row[1]): (row[2], row[3]) for row in rows}
+
     def history(self, task_id: str) -> list[Event]:
         """Everything that happened to a task, oldest first. PoolError where there is no such task."""
         with reading(self.engine) as connection:
@@ -229,11 +238,28 @@ class PoolWriter:
 
     def mark_pushed(self, task_ids: Iterable[str]) -> None:
         """candidate → in_review; from now on an instance is published only once people have accepted it."""
-        for task_id in task_ids:
-            self.move(task_id, Status.IN_REVIEW, kind="pushed")
+        tasks, instances, events = schema.tasks, schema.instances, schema.events
+        ids = list(dict.fromkeys(task_ids))
+        for start in range(0, len(ids), 500):  # databases limit the number of parameters
+            some = ids[start : start + 500]
+            rows = self.connection.execute(select(tasks.c.id, tasks.c.status).where(tasks.c.id.in_(some)))
+            before = {row.id: Status(row.status) for row in rows}
+            if unknown := [task_id for task_id in some if task_id not in before]:
+                raise PoolError(f"there is no task {unknown[0]!r} in the pool")
+            moving = [task_id for task_id in some if before[task_id] is not Status.IN_REVIEW]
+            for task_id in moving:
+                check_move(task_id, before[task_id], Status.IN_REVIEW)
+            if moving:
+                move = {"at": now(), "kind": "pushed", "after": Status.IN_REVIEW.value, "detail": {}}
+                self.connection.execute(
+                    insert(events), [{"task_id": id, "before": before[id].value, **move} for id in moving]
+                )
+                self.connection.execute(
+                    update(tasks).where(tasks.c.id.in_(moving)).values(status=Status.IN_REVIEW.value)
+                )
             self.connection.execute(
-                update(schema.instances)
-                .where(schema.instances.c.task_id == task_id, schema.instances.c.verdict.is_(None))
+                update(instances)
+                .where(instances.c.task_id.in_(some), instances.c.verdict.is_(None))
                 .values(verdict=Verdict.PENDING.value)
             )
 
@@ -241,13 +267,13 @@ class PoolWriter:
         """All review records of the task were deleted in Argilla: it is never pushed again."""
         self.move(task_id, Status.WITHDRAWN, kind="withdrawn")
 
-    def apply_review(self, task: Task, *, detail: dict[str, Any] | None = None) -> bool:
+    def apply_review(self, task: Task, *, stored: Task | None = None, detail: dict[str, Any] | None = None) -> bool:
         """Status, texts, kind and instance verdicts as people left them; True where anything changed.
 
-        `task` is the task as it should now be. What the model wrote is kept as the original; texts that equal it
-        again are no edit any more.
+        `task` is the task as it should now be, `stored` as it is, if this transaction has read it. What the model
+        wrote is kept as the original; texts that equal it again are no edit any more.
         """
-        stored = load_tasks(self.connection, ids=[task.id])[0]
+        stored = stored or load_tasks(self.connection, ids=[task.id])[0]
         changed = False
         if _texts(stored) != _texts(task):
             original = self._value(task.id, schema.tasks.c.original) or _texts(stored)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, and_, case, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, and_, bindparam, case, delete, func, insert, select, update
 
 from ..tasks import Status, Verdict
 from . import schema
@@ -95,6 +95,22 @@ class Reviews:
             query = query.where(table.c.dataset_id == dataset_id)
         with reading(self._engine) as connection:
             return [_record(row) for row in connection.execute(query)]
+
+    def unapplied(self, dataset_id: str, rules: str) -> list[str]:
+        """Tasks with a record whose verdict does not rest on the responses last seen and on these rules."""
+        table = schema.review_records
+        query = select(table.c.task_id).distinct().order_by(table.c.task_id)
+        query = query.where(table.c.dataset_id == dataset_id, table.c.gold.is_(None))
+        with reading(self._engine) as connection:
+            return list(connection.execute(query.where(table.c.applied != f"{rules}:" + table.c.digest)).scalars())
+
+    def outdated(self, dataset_id: str) -> list[ReviewRecord]:
+        """Records in Argilla whose metadata `resolution` is not their verdict."""
+        table = schema.review_records
+        query = select(table).order_by(table.c.task_id, table.c.instance)
+        query = query.where(table.c.dataset_id == dataset_id, table.c.gold.is_(None), table.c.state == "present")
+        with reading(self._engine) as connection:
+            return [_record(row) for row in connection.execute(query.where(table.c.resolution != table.c.verdict))]
 
     def responses(self, *, current: bool = True) -> list[Response]:
         """Responses as last seen, or with `current=False` every state of each that was ever seen, oldest first."""
@@ -192,14 +208,21 @@ class Reviews:
     def save_records(connection: Connection, records: Sequence[ReviewRecord]) -> None:
         """Records as they now are; new ones and known ones."""
         table = schema.review_records
-        for record in records:
-            values = {name: getattr(record, name) for name in record.__dataclass_fields__}
-            values.update(
-                resolution=record.resolution.value, verdict=record.verdict.value, assigned=list(record.assigned)
-            )
-            key = and_(table.c.task_id == record.task_id, table.c.instance == record.instance)
-            if connection.execute(update(table).where(key).values(**values)).rowcount == 0:
-                connection.execute(insert(table).values(**values))
+        if not records:
+            return
+        rows = [
+            {
+                **{name: getattr(record, name) for name in record.__dataclass_fields__},
+                "resolution": record.resolution.value,
+                "verdict": record.verdict.value,
+                "assigned": list(record.assigned),
+            }
+            for record in records
+        ]
+        key = and_(table.c.task_id == bindparam("key_task"), table.c.instance == bindparam("key_instance"))
+        keys = [{"key_task": record.task_id, "key_instance": record.instance} for record in records]
+        connection.execute(delete(table).where(key), keys)
+        connection.execute(insert(table), rows)
 
     @staticmethod
     def records_of(connection: Connection, task_ids: Iterable[str]) -> dict[str, list[ReviewRecord]]:
@@ -229,30 +252,28 @@ class Reviews:
     def add_responses(connection: Connection, responses: Sequence[Response]) -> None:
         """New states of responses; the earlier ones of the same person and record stay, no longer current."""
         table = schema.responses
-        for response in responses:
-            connection.execute(
-                update(table)
-                .where(
-                    table.c.task_id == response.task_id,
-                    table.c.instance == response.instance,
-                    table.c.user_id == response.user_id,
-                    table.c.current,
-                )
-                .values(current=False)
-            )
-        if responses:
-            at = now()
-            connection.execute(insert(table), [{**response.__dict__, "seen_at": at} for response in responses])
+        if not responses:
+            return
+        earlier = and_(
+            table.c.task_id == bindparam("key_task"),
+            table.c.instance == bindparam("key_instance"),
+            table.c.user_id == bindparam("key_user"),
+            table.c.current,
+        )
+        keys = [{"key_task": r.task_id, "key_instance": r.instance, "key_user": r.user_id} for r in responses]
+        connection.execute(update(table).where(earlier).values(current=False), keys)
+        at = now()
+        connection.execute(insert(table), [{**response.__dict__, "seen_at": at} for response in responses])
 
     @staticmethod
     def set_resolutions(connection: Connection, resolutions: Mapping[tuple[str, int], Verdict]) -> None:
         """What the metadata `resolution` of records in Argilla now says."""
         table = schema.review_records
-        for (task_id, instance), verdict in resolutions.items():
+        if resolutions:
+            key = and_(table.c.task_id == bindparam("key_task"), table.c.instance == bindparam("key_instance"))
             connection.execute(
-                update(table)
-                .where(table.c.task_id == task_id, table.c.instance == instance)
-                .values(resolution=verdict.value)
+                update(table).where(key).values(resolution=bindparam("new")),
+                [{"key_task": t, "key_instance": i, "new": v.value} for (t, i), v in resolutions.items()],
             )
 
     @staticmethod

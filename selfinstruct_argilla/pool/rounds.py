@@ -108,6 +108,13 @@ class Rounds:
                 found.setdefault(round, {})[reason] = count
         return found
 
+    def discards_by(self) -> dict[tuple[int, str], int]:
+        """How many there are by round and step."""
+        table = schema.discards
+        query = select(table.c.round, table.c.step, func.count()).group_by(table.c.round, table.c.step)
+        with reading(self._engine) as connection:
+            return {(row.round, row.step): row[2] for row in connection.execute(query)}
+
     def admitted_drafts(self, task_ids: Sequence[str]) -> dict[str, Draft]:
         """What generated tasks came from, by task id."""
         found: dict[str, Draft] = {}

@@ -14,8 +14,9 @@ class PoolStatus:
     """`pool` counts tasks by status, `discards` by reason; `review` counts review records, not tasks, and has the
     `agreement` and `quality` of what people said (`review/quality.py`, as JSON; None here).
 
-    `spend_by` breaks the spend down by round, step and model; `usd_per` is what a generated task has cost, and one
-    that people accepted (None while there is none).
+    `spend_by` breaks the spend down by round, step and model, with the yield: the tasks that this model wrote in this
+    round, those of them that people accepted, and the discards of this step. `usd_per` is what a generated task has
+    cost, and one that people accepted (None while there is none).
     """
 
     pool: dict[str, int]
@@ -33,12 +34,20 @@ class PoolStatus:
 def pool_status(pool: TaskPool) -> PoolStatus:
     spend = pool.journal.spend()
     generated, accepted = pool.generated_counts()
+    written, discards = pool.generated_by(), pool.rounds.discards_by()
     return PoolStatus(
         pool=pool.counts(),
         discards=pool.rounds.discard_counts(),
         spend=spend,
         spend_by=[
-            {"round": round, "step": step, "model": model, **asdict(part)}
+            {
+                "round": round,
+                "step": step,
+                "model": model,
+                **asdict(part),
+                **dict(zip(("tasks", "accepted"), written.get((round, model), (0, 0)), strict=True)),
+                "discards": discards.get((round, step), 0),
+            }
             for (round, step, model), part in pool.journal.spend_by("round", "step", "model").items()
         ],
         usd_per={

@@ -4,7 +4,7 @@
 name of this machine is written, rows are sorted and schemas are fixed.
 
 The manifest, `manifest.json`, holds everything that the card and the change log say:
-    version, previous                  this version and the one before it
+    version, previous, repo            this version, the one before it, and where it is on the Hub (null: in a folder)
     tasks {id: {hash, split}}          sha256 of the row that the config `tasks` has of it
     retired {id: split}                tasks that earlier versions had: should one come back, it keeps its split
     withheld {id: {reason, near}}      tasks that were kept out of this version
@@ -92,15 +92,16 @@ def plan_release(
     previous: Manifest | None = None,
     used: Collection[str] = (),
     version: str | None = None,
+    repo: str | None = None,
     renamed: bool = False,
     withheld: Sequence[Withheld] = (),
 ) -> Plan:
     """Decides what a release holds and what it is called.
 
     `previous` is the manifest of the last release of the target, `used` every version it has seen, `version` the one
-    asked for; `withheld` are tasks that something else keeps out. Without changes the plan keeps the previous
-    version, so that writing it restores that release to the last byte; unless it must be `renamed`. Raises
-    ReleaseError.
+    asked for, `repo` the name of the target on the Hub; `withheld` are tasks that something else keeps out. Without
+    changes the plan keeps the previous version, so that writing it restores that release to the last byte; unless it
+    must be `renamed`. Raises ReleaseError.
     """
     import pyarrow as pa
 
@@ -154,6 +155,7 @@ def plan_release(
     history = [{"version": chosen, "tasks": len(tasks), **counts}, *(previous["history"] if previous else [])]
     manifest |= {
         "version": chosen,
+        "repo": repo,
         "previous": previous["version"] if previous else None,
         "retired": {task_id: split for task_id, split in published.items() if task_id not in tasks},
         "withheld": {id: {"reason": out[id].reason, "near": list(out[id].near)} for id in sorted(out)},
@@ -267,17 +269,22 @@ def show_manifest(manifest: Manifest) -> str:
     return json.dumps(manifest, ensure_ascii=False, indent=1) + "\n"
 
 
+def is_manifest(text: str | bytes) -> bool:
+    """Whether the text of a `manifest.json` is that of a release of ours; others use the name too."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and {"format", "tasks", "version", "files", "pool"} <= found.keys()
+
+
 def read_manifest(text: str | bytes, where: str) -> Manifest:
     """The manifest in the text of a `manifest.json`. Raises ReleaseError."""
-    try:
-        manifest: Manifest = json.loads(text)
-        valid = isinstance(manifest, dict) and {"tasks", "version", "files", "pool"} <= manifest.keys()
-    except ValueError as error:
+    if not is_manifest(text):
         raise ReleaseError(
-            f"the manifest.json of {where} cannot be read", hint="Restore it, or name another target."
-        ) from error
-    if not valid:
-        raise ReleaseError(f"the manifest.json of {where} is not one of a release", hint="Name another target.")
+            f"the manifest.json of {where} is not one of a release", hint="Restore it, or name another target."
+        )
+    manifest: Manifest = json.loads(text)
     if manifest["format"] != FORMAT:
         raise ReleaseError(
             f"{where} was published by a newer version of selfinstruct-argilla",

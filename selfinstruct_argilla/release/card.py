@@ -193,10 +193,8 @@ def _loading(manifest: Mapping[str, Any]) -> str:
     return f"""```python
 from datasets import load_dataset
 
-dataset = load_dataset("PATH_OR_REPOSITORY", "{example}", revision="{manifest["version"]}")
+{_load(manifest["repo"], example, manifest["version"])}
 ```
-
-`revision` names a version, which never changes. For a folder leave it out.
 
 | config | columns | rows |
 |---|---|---|
@@ -206,8 +204,14 @@ A task keeps its split in every version, all its instances share it, and no two 
 more are in different splits. `manifest.json` lists every task with its content hash and split.{_reopening(manifest)}"""
 
 
+def _load(repo: str | None, config: str, version: str) -> str:
+    if repo is None:
+        return f'dataset = load_dataset("PATH", "{config}")  # {version}'
+    return f'dataset = load_dataset("{repo}", "{config}", revision="{version}")  # a version never changes'
+
+
 def _reopening(manifest: Mapping[str, Any]) -> str:
-    if not manifest["metadata"]["review_settings"]:
+    if manifest["repo"] is None or not manifest["metadata"]["review_settings"]:
         return ""
     what = 'subset="alpaca"' if "alpaca" in manifest["configs"] else "with_records=False"
     return f"""
@@ -217,7 +221,7 @@ The review opens again in any Argilla, with the same questions:
 ```python
 import argilla
 
-argilla.Dataset.from_hub("REPOSITORY", settings="auto", {what}, workspace="argilla", name="again")
+argilla.Dataset.from_hub("{manifest["repo"]}", settings="auto", {what}, workspace="argilla", name="again")
 ```"""
 
 

@@ -97,6 +97,7 @@ def publish(
         previous=previous,
         used=used,
         version=version,
+        repo=None if isinstance(target, FolderTarget) else target.name,
         renamed=held.spent,
         withheld=_near_holdout(source, recipe),
     )

@@ -15,7 +15,7 @@ from ..errors import ReleaseError, TaskConflictError, UsageError
 from ..pool.pool import PULLED, TaskPool
 from ..recipe import BUNDLED_RUBRICS, bundled_recipes
 from ..tasks import Instance, Origin, Provenance, Status, Task
-from .build import Manifest, Progress, data_file, read_manifest, sha256
+from .build import Manifest, Progress, data_file, is_manifest, read_manifest, sha256
 from .foreign import id_prefix, read_rows, task_from_row
 
 _RECIPE = "self_instruct"  # the bundled recipe of a project whose dataset says nothing of a method
@@ -61,7 +61,8 @@ def look(repo: str, *, revision: str | None = None, progress: Progress | None = 
     commit, has_manifest = hub.find(name, revision)
     manifest = None
     if has_manifest and not config:
-        manifest = read_manifest(hub.download(name, "manifest.json", commit).read_bytes(), name)
+        text = hub.download(name, "manifest.json", commit).read_bytes()
+        manifest = read_manifest(text, name) if is_manifest(text) else None
     return Found(name, config or None, commit, manifest)
 
 

@@ -40,16 +40,16 @@ def public_responses(pool: TaskPool) -> dict[tuple[str, int], list[dict[str, str
 
     Only what was chosen (labels, ratings, ranks, spans): what people wrote may say who they are.
     """
-    written = {
+    chosen = {
         question["name"]
         for dataset in pool.reviews.datasets()
         for question in dataset.rubric["questions"]
-        if question["type"] == "text"
+        if question["type"] != "text"
     }
     found: dict[tuple[str, int], list[dict[str, str]]] = {}
     for response in pool.reviews.responses():
         if response.status == "submitted":
-            answers = {name: value for name, value in sorted(response.values.items()) if name not in written}
+            answers = {name: value for name, value in sorted(response.values.items()) if name in chosen}
             row = {
                 "annotator": pool.pseudonym(response.user_id),
                 "answers": json.dumps(answers, ensure_ascii=False, sort_keys=True),

@@ -8,7 +8,9 @@ one. Of two syncs at once, one that finds the pool changed under it reads its pa
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float | None], None]
 Check = Callable[[Task], str | None]
+_Page = tuple[list[dict[str, Any]], int]  # records of Argilla, and how many there are
 _TASKS_AT_ONCE = 200
 _RECORDS_AT_ONCE = 200
 _DELETED = "deleted"
@@ -115,9 +118,10 @@ def _read(reader: _Reader, progress: Progress) -> None:
     """Stores every state of a response that is new."""
     missing = {key: record for key, record in reader.known.items() if record.state == "present"}
     total = len(missing)
+    pages = _Pages(reader.client, reader.dataset.id)
     offset, end = 0, 1
     while offset < end:
-        items, end = reader.read(lambda offset=offset: reader.client.record_page(reader.dataset.id, offset))  # type: ignore[misc]
+        items, end = reader.read(lambda offset=offset: pages.ask(offset), pages.asked)  # type: ignore[misc]
         if not items:
             break
         offset += len(items)
@@ -131,7 +135,34 @@ def _read(reader: _Reader, progress: Progress) -> None:
             reader.mark_deleted(record)
 
 
-def _one(client: ArgillaClient, record: ReviewRecord) -> tuple[list[dict[str, Any]], int]:
+class _Pages:
+    """Pages of the dataset; while one is worked on, the next one is on its way."""
+
+    def __init__(self, client: ArgillaClient, dataset_id: str) -> None:
+        self._client, self._dataset_id = client, dataset_id
+        self.asked: Callable[[], _Page] | None = None
+
+    def ask(self, offset: int) -> _Page:
+        return self._take(offset, self._client.record_page(self._dataset_id, offset))
+
+    def _take(self, offset: int, page: _Page) -> _Page:
+        items, total = page
+        following = offset + len(items)
+        self.asked = None
+        if items and following < total:
+            answer: Future[_Page] = Future()
+            threading.Thread(target=self._answer, args=(answer, following), daemon=True).start()
+            self.asked = lambda: self._take(following, answer.result())
+        return page
+
+    def _answer(self, answer: Future[_Page], offset: int) -> None:
+        try:
+            answer.set_result(self._client.record_page(self._dataset_id, offset))
+        except BaseException as error:
+            answer.set_exception(error)
+
+
+def _one(client: ArgillaClient, record: ReviewRecord) -> _Page:
     found = client.record(record.server_id)
     return ([found], 1) if found is not None else ([], 0)
 
@@ -156,11 +187,15 @@ class _Reader:
         self.known: dict[str, ReviewRecord] = {}
         self._refresh()
 
-    def read(self, ask: Callable[[], tuple[list[dict[str, Any]], int]]) -> tuple[list[dict[str, Any]], int]:
-        """The answer of `ask` (records of Argilla, and how many there are), its news stored."""
+    def read(self, ask: Callable[[], _Page], asked: Callable[[], _Page] | None = None) -> _Page:
+        """The answer of `ask` (records of Argilla, and how many there are), its news stored. asked: gives the answer
+        where that was asked for since this reader last looked at the pool."""
         while True:
-            self._refresh()
-            items, total = ask()
+            if asked is not None:
+                (items, total), asked = asked(), None
+            else:
+                self._refresh()
+                items, total = ask()
             changed = [item for item in items if self._is_news(item)]
             if not changed:
                 return items, total
@@ -286,7 +321,7 @@ def _apply(
 ) -> None:
     """Works out again every task whose answers, or the rules for them, are not those that its verdict rests on."""
     version = rules.digest
-    tasks = sorted({r.task_id for r in pool.reviews.records(dataset.id) if r.applied != f"{version}:{r.digest}"})
+    tasks = pool.reviews.unapplied(dataset.id, version)
     for start in range(0, len(tasks), _TASKS_AT_ONCE):
         progress("Applying verdicts", start / len(tasks))
         some = tasks[start : start + _TASKS_AT_ONCE]
@@ -294,10 +329,10 @@ def _apply(
             records = Reviews.records_of(writer.connection, some)
             responses = Reviews.current_responses(writer.connection, some)
             originals = load_originals(writer.connection, some)
+            judged = []
             for task in load_tasks(writer.connection, ids=some):
                 original = originals.get(task.id, task)
                 resolutions: dict[int, Resolution | None] = {}
-                judged = []
                 ayes = noes = 0
                 for record in records[task.id]:
                     votes = rules.votes(original, record, responses.get((task.id, record.instance), {}).values())
@@ -312,7 +347,6 @@ def _apply(
                             applied=f"{version}:{record.digest}",
                         )
                     )
-                Reviews.save_records(writer.connection, judged)
                 if task.status is Status.WITHDRAWN:
                     continue  # all its records were deleted before, and that is final
                 after = replace(resolve_task(original, resolutions), votes=(ayes, noes))
@@ -320,16 +354,14 @@ def _apply(
                 reason = check(after) if edited and after.status is Status.ACCEPTED else None
                 if reason is not None:
                     result.flagged.append((task.id, reason))
-                result.changed += writer.apply_review(after, detail={"flagged": reason} if reason is not None else None)
+                flag = {"flagged": reason} if reason is not None else None
+                result.changed += writer.apply_review(after, stored=task, detail=flag)
+            Reviews.save_records(writer.connection, judged)
 
 
 def _mark_resolutions(pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset) -> None:
     """The metadata `resolution` of records follows their verdict, so that an adjudicator can filter for conflicts."""
-    outdated = [
-        record
-        for record in pool.reviews.records(dataset.id)
-        if record.state == "present" and record.resolution is not record.verdict
-    ]
+    outdated = pool.reviews.outdated(dataset.id)
     if outdated:
         complete_metadata(client, dataset.id)
     for start in range(0, len(outdated), _RECORDS_AT_ONCE):

@@ -1,10 +1,10 @@
 """How full `generate` keeps a model, and what it costs us: requests in flight, CPU time a request, memory.
 
-    python tests/benchmarks/bench_generate.py [--target 2000] [--slots 64] [--seconds 0.5] [--padding 2000]
+    python tests/benchmarks/bench_generate.py [--target 2000] [--slots 64] [--seconds 2] [--padding 20000]
 
 The model is simulated: a log-normal latency (median `--seconds` for an instruction request, less for the shorter
-steps), replies of Zipf words, and after each reply's tasks as much text that no parser wants (`--padding` characters),
-so that the journal grows far beyond the pool. Prints, for the whole run from the first request to the last reply:
+steps), replies of Zipf words, and after each classification as much text that nobody wants (`--padding` characters), so
+that the journal grows far beyond the pool. Prints, for the whole run from the first request to the last reply:
 
     in flight    the mean number of requests on their way, as a share of the slots (at least 90%)
     CPU          our own milliseconds a request, all threads (below 3)
@@ -44,11 +44,10 @@ def answer(request: Request, source: random.Random, padding: int) -> str:
         listed = [f"{n}. {text(source, 16)}" for n in range(9, 17)]
         return "\n".join(listed).removeprefix("9.")
     if request.step == "classification":
-        return source.choice([" Yes", " No", " No", " No"])
-    rest = "\n\nTask: " + "x" * padding
+        return source.choice([" Yes", " No", " No", " No"]) + "\n" + "x" * padding
     if request.step == "output_first":
-        return f"Class label: good\n{text(source, 13)}\nClass label: bad\n{text(source, 13)}" + rest
-    return f"Input: {text(source, 13)}\n" + ("" if source.random() < 0.1 else f"Output: {text(source, 19)}") + rest
+        return f"Class label: good\n{text(source, 13)}\nClass label: bad\n{text(source, 13)}"
+    return f"Input: {text(source, 13)}\n" + ("" if source.random() < 0.1 else f"Output: {text(source, 19)}")
 
 
 class Simulated:
@@ -89,8 +88,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--target", type=int, default=2000)
     parser.add_argument("--slots", type=int, default=64)
-    parser.add_argument("--seconds", type=float, default=0.5)
-    parser.add_argument("--padding", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--padding", type=int, default=20_000)
     parser.add_argument("--wave", type=int, default=64)
     parser.add_argument("--lookahead", type=int, default=2)
     parser.add_argument("--profile", action="store_true", help="show where the CPU time goes")
