@@ -35,7 +35,7 @@ class MemoryJournal:
     async def settled(self, key: str) -> CallRecord | None:
         return next((c for c in self.calls if c.request_key == key and c.outcome != "transient"), None)
 
-    async def record(self, request: Request, call: CallRecord) -> None:
+    async def record(self, request: Request, call: CallRecord, *, others: int = 0) -> None:
         await asyncio.sleep(0)
         self.calls.append(call)
 

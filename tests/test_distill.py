@@ -200,16 +200,26 @@ def test_a_stopped_round_goes_on_to_the_same_pool(pool_url: str, tmp_path: Path)
 
 
 def test_failures_are_recorded_with_their_reasons(url: str) -> None:
+    """A task is written again whole or not at all: the new one may take the old one's place."""
+
     def poor(request: Request) -> Any:
         if "1 and 2" in request.prompt.query:
             return RequestRefused("HTTP 400: no")
         return Reply("cut", "length", 1, 1) if "capital" in request.prompt.query else stronger(request)
 
     result = distill(url, poor)
-    assert result.generated == 1
+    assert result.generated == 0
     assert result.discards == {"request_refused": 1, "cut_by_length": 1, "same_output": 1}
     with TaskPool.open(url) as pool:
         assert all(discard.nearest in ("sum", "capital", "mood") for discard in pool.rounds.discards())
+    assert problems(url) == []
+
+
+def test_an_output_that_was_right_stays_beside_a_new_one(url: str) -> None:
+    distill(url, lambda request: "4" if "1 and 2" in request.prompt.query else "10")
+    with TaskPool.open(url) as pool:
+        new = next(task for task in pool.tasks("candidate") if task.distilled_from == "sum")
+    assert [instance.output for instance in new.instances] == ["4", "10"]
     assert problems(url) == []
 
 

@@ -97,7 +97,7 @@ def test_argilla_restarts_in_the_middle(workspace: Workspace) -> None:
         key = f"{method} {path}"
         if key not in seen:
             seen.add(key)
-            errors[key] = [httpx.ReadError("cut"), httpx.ConnectError("refused")]
+            errors[key] = [httpx.ReadError("cut") if len(seen) % 2 else httpx.ConnectError("refused")]
         if errors[key]:
             raise errors[key].pop(0)
         return None

@@ -90,19 +90,25 @@ class Rewritten:
 
 
 def rewrite(task: Task, calls: Sequence[CallRecord], template: Template) -> Rewritten:
-    """What the answers to a task's requests come to; outputs that are the old ones again are no new task."""
-    kept: list[tuple[Instance, str]] = []
+    """What the answers to a task's requests come to: a task is written again whole or not at all, because the new one
+    takes the place of the old; and outputs that are the old ones again are no new task."""
+    instances = []
     discards = []
+
+    def turn_away(reason: str, output: str, call: CallRecord) -> None:
+        text = f"{task.instruction}\n{output}"[:LONGEST_DISCARD]
+        discards.append(Discard(STEP, reason, text, None, task.id, call.error, call.request_key))
+
     for old, call in zip(instances_of(task), calls, strict=True):
         output, reason = parse(call.reply, old.input, template)
-        if reason is None and output == old.output:
-            reason = "same_output"
-        if reason is None:
-            kept.append((Instance(old.input, output), call.request_key))
-        else:
-            text = f"{task.instruction}\n{output}"[:LONGEST_DISCARD]
-            discards.append(Discard(STEP, reason, text, None, task.id, call.error, call.request_key))
-    return Rewritten(tuple(i for i, _ in kept), tuple(key for _, key in kept), tuple(discards))
+        instances.append(Instance(old.input, output))
+        if reason is not None:
+            turn_away(reason, output, call)
+    if not discards and all(old.output == new.output for old, new in zip(instances_of(task), instances, strict=True)):
+        turn_away("same_output", instances[0].output, calls[0])
+    if discards:
+        return Rewritten((), (), tuple(discards))
+    return Rewritten(tuple(instances), tuple(call.request_key for call in calls), ())
 
 
 # what is due -----------------------------------------------------------------------------------

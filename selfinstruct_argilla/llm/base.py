@@ -144,8 +144,8 @@ class Journal(Protocol):
         """The reply or refusal that answers a request for good, if there is one."""
         ...
 
-    async def record(self, request: Request, call: CallRecord) -> None:
-        """Returns once the attempt is committed."""
+    async def record(self, request: Request, call: CallRecord, *, others: int = 0) -> None:
+        """Returns once the attempt is committed; `others` is how many more requests are on their way."""
         ...
 
 

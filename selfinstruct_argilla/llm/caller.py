@@ -314,7 +314,7 @@ class Caller:
         async def keep(outcome: Outcome, error: str | None = None, usd: float = 0.0) -> CallRecord:
             text = None if error is None else storable(error)
             call = CallRecord(request.key, number, outcome, reply, text, perf_counter() - begun, usd)
-            await self._journal.record(request, call)
+            await self._journal.record(request, call, others=self._purse.in_flight - 1)
             return call
 
         try:

@@ -38,7 +38,7 @@ class Spend:
     lost_usd: float = 0.0
 
 
-_GATHER = 0.005  # seconds; what comes in meanwhile shares a commit, which costs as long
+_GATHER, _MANY = 0.03, 16  # seconds that a commit waits for more rows, while so many requests are on their way
 
 
 class PoolJournal:
@@ -48,39 +48,39 @@ class PoolJournal:
         self._engine = engine
         self._queue: queue.SimpleQueue[tuple[Request, CallRecord, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
+        self._pause = 0.0
         self._stored: set[str] = set()  # hashes of preambles
         self._wanted: list[tuple[str, asyncio.Future[CallRecord | None]]] = []
-        self._looking: asyncio.Task[None] | None = None
 
     # for the caller ----------------------------------------------------------------------------
 
     async def settled(self, key: str) -> CallRecord | None:
-        """The reply or refusal that answers a request for good, if it has been bought already. Those who ask at about
-        the same time are answered by one query."""
-        found: asyncio.Future[CallRecord | None] = asyncio.get_running_loop().create_future()
+        """The reply or refusal that answers a request for good, if it has been bought already. Those who ask at the
+        same time are answered by one query; it runs here, because a thread would cost more than an index look-up."""
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[CallRecord | None] = loop.create_future()
+        if not self._wanted:
+            loop.call_soon(self._look_up)
         self._wanted.append((key, found))
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_up())
         return await found
 
-    async def _look_up(self) -> None:
-        while self._wanted:
-            wanted, self._wanted = self._wanted, []
-            try:
-                calls = await asyncio.to_thread(self.settled_calls, {key for key, _ in wanted})
-            except BaseException as error:  # every one who waits must hear of it
-                for _, found in wanted:
-                    if not found.done():
-                        found.cancel() if isinstance(error, asyncio.CancelledError) else found.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
-                continue
-            for key, found in wanted:
+    def _look_up(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        try:
+            calls = self.settled_calls({key for key, _ in wanted})
+        except Exception as error:  # every one who waits must hear of it
+            for _, found in wanted:
                 if not found.done():
-                    found.set_result(calls.get(key))
+                    found.set_exception(error)
+            return
+        for key, found in wanted:
+            if not found.done():
+                found.set_result(calls.get(key))
 
-    async def record(self, request: Request, call: CallRecord) -> None:
-        """Returns once the attempt is committed."""
+    async def record(self, request: Request, call: CallRecord, *, others: int = 0) -> None:
+        """Returns once the attempt is committed. A commit costs the same for one row or many: where many other requests
+        are on their way, it waits a moment for theirs."""
+        self._pause = _GATHER if others >= _MANY else 0.0
         if self._writer is None:
             self._writer = threading.Thread(target=self._write, name="journal", daemon=True)
             self._writer.start()
@@ -98,7 +98,8 @@ class PoolJournal:
 
     def _write(self) -> None:
         while (first := self._queue.get()) is not None:
-            sleep(_GATHER)
+            if self._pause:
+                sleep(self._pause)
             batch = [first]
             last = False
             while not self._queue.empty():

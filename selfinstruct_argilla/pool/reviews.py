@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Row, and_, bindparam, case, delete, func, insert, select, update
 
-from ..tasks import Status, Verdict
+from ..tasks import Status, Verdict, external_id
 from . import schema
 from .engine import now, reading
 
@@ -72,6 +72,14 @@ class Response:
     current: bool = True
 
 
+class Seen(NamedTuple):
+    """What a sync compares: a record's id on the server, whether it is there, the digest of its responses."""
+
+    server_id: str
+    state: str
+    digest: str
+
+
 class Reviews:
     """Reading; the writing functions take the connection of a transaction that push or sync holds."""
 
@@ -95,6 +103,14 @@ class Reviews:
             query = query.where(table.c.dataset_id == dataset_id)
         with reading(self._engine) as connection:
             return [_record(row) for row in connection.execute(query)]
+
+    def seen(self, dataset_id: str) -> dict[str, Seen]:
+        """What was last seen of each record of a dataset, calibration records too, by external id."""
+        table = schema.review_records
+        query = select(table.c.task_id, table.c.instance, table.c.server_id, table.c.state, table.c.digest)
+        with reading(self._engine) as connection:
+            rows = connection.execute(query.where(table.c.dataset_id == dataset_id))
+            return {external_id(task_id, instance): Seen(*facts) for task_id, instance, *facts in rows}
 
     def unapplied(self, dataset_id: str, rules: str) -> list[str]:
         """Tasks with a record whose verdict does not rest on the responses last seen and on these rules."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ReviewRefusedError
 from ..pool.pool import PoolWriter, TaskPool, load_originals, load_tasks
-from ..pool.reviews import Response, ReviewDataset, ReviewRecord, Reviews
+from ..pool.reviews import Response, ReviewDataset, ReviewRecord, Reviews, Seen
 from ..recipe import Review
-from ..tasks import Status, Task, Verdict, digest, external_id
+from ..tasks import Status, Task, Verdict, digest, external_id, split_external_id
 from .adjudication import lay_before
 from .dataset import check_structure, complete_metadata, find_dataset
 from .records import record_fields, record_metadata
@@ -34,6 +34,7 @@ _Page = tuple[list[dict[str, Any]], int]  # records of Argilla, and how many the
 _TASKS_AT_ONCE = 200
 _RECORDS_AT_ONCE = 200
 _DELETED = "deleted"
+_NOTHING = digest([])  # of a record that nobody has answered
 
 
 @dataclass
@@ -129,10 +130,10 @@ def _read(reader: _Reader, progress: Progress) -> None:
             missing.pop(item["external_id"], None)
         progress("Reading answers", 1 - len(missing) / total if total else None)
     # not seen: deleted, or passed over because others were deleted while we read
-    for record in missing.values():
+    for key, record in missing.items():
         found, _ = reader.read(lambda record=record: _one(reader.client, record))  # type: ignore[misc]
         if not found:
-            reader.mark_deleted(record)
+            reader.mark_deleted(key)
 
 
 class _Pages:
@@ -162,7 +163,7 @@ class _Pages:
             answer.set_exception(error)
 
 
-def _one(client: ArgillaClient, record: ReviewRecord) -> _Page:
+def _one(client: ArgillaClient, record: Seen) -> _Page:
     found = client.record(record.server_id)
     return ([found], 1) if found is not None else ([], 0)
 
@@ -184,7 +185,7 @@ class _Reader:
         self._rubric_version = rubric.version
         self._names = names
         self._generation = -1
-        self.known: dict[str, ReviewRecord] = {}
+        self.known: dict[str, Seen] = {}
         self._refresh()
 
     def read(self, ask: Callable[[], _Page], asked: Callable[[], _Page] | None = None) -> _Page:
@@ -204,9 +205,10 @@ class _Reader:
                     self._store(writer, changed)
                     return items, total
 
-    def mark_deleted(self, record: ReviewRecord) -> None:
+    def mark_deleted(self, key: str) -> None:
         """The record is not in Argilla any more; its responses went with it."""
         with self.pool.write() as writer:
+            record = self._records(writer, [key])[0]
             current = Reviews.current_responses(writer.connection, [record.task_id])
             lost = _lost(current.get((record.task_id, record.instance), {}), still_there=())
             self._save(writer, [replace(record, state=_DELETED, digest=_DELETED)], lost)
@@ -216,15 +218,14 @@ class _Reader:
         generation = self.pool.reviews.dataset_generation(self.dataset.id)
         if generation != self._generation:
             self._generation = generation
-            records = self.pool.reviews.records(self.dataset.id, gold=None)
-            self.known = {external_id(record.task_id, record.instance): record for record in records}
+            self.known = self.pool.reviews.seen(self.dataset.id)
 
     def _is_news(self, item: dict[str, Any]) -> bool:
         record = self.known.get(item["external_id"])
         return record is not None and (record.state != "present" or record.digest != _digest(item))
 
     def _store(self, writer: PoolWriter, items: Sequence[dict[str, Any]]) -> None:
-        records = [self.known[item["external_id"]] for item in items]
+        records = self._records(writer, [item["external_id"] for item in items])
         current = Reviews.current_responses(writer.connection, {record.task_id for record in records})
         states, changed = [], []
         for item, record in zip(items, records, strict=True):
@@ -235,13 +236,19 @@ class _Reader:
             changed.append(replace(record, state="present", server_id=str(item["id"]), digest=_digest(item)))
         self._save(writer, changed, states)
 
+    def _records(self, writer: PoolWriter, keys: Sequence[str]) -> list[ReviewRecord]:
+        places = [split_external_id(key) for key in keys]
+        found = Reviews.records_of(writer.connection, {task_id for task_id, _ in places})
+        stored = {(r.task_id, r.instance): r for records in found.values() for r in records}
+        return [stored[place] for place in places]
+
     def _save(self, writer: PoolWriter, records: Sequence[ReviewRecord], states: Sequence[Response]) -> None:
         Reviews.add_responses(writer.connection, states)
         Reviews.save_records(writer.connection, records)
         Reviews.next_generation(writer.connection, self.dataset.id)
         self._generation += 1
         self.new_states += len(states)
-        self.known.update({external_id(record.task_id, record.instance): record for record in records})
+        self.known.update({external_id(r.task_id, r.instance): Seen(r.server_id, r.state, r.digest) for r in records})
 
     def _response(self, record: ReviewRecord, response: dict[str, Any]) -> Response:
         user_id = str(response["user_id"])
@@ -264,9 +271,10 @@ def _values(response: dict[str, Any]) -> dict[str, Any]:
 
 def _digest(item: dict[str, Any]) -> str:
     """Names what everybody has said about a record, and when."""
-    return digest(
-        sorted([str(r["user_id"]), r["status"], _values(r), r.get("updated_at")] for r in item.get("responses") or ())
-    )
+    responses = item.get("responses")
+    if not responses:
+        return _NOTHING
+    return digest(sorted([str(r["user_id"]), r["status"], _values(r), r.get("updated_at")] for r in responses))
 
 
 def _differs(before: Response | None, after: Response) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import re
@@ -23,7 +24,7 @@ WORKSPACE = "argilla"
 SQLITE_TIMEOUT = 60  # seconds that a writer waits for another one
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--host", default="127.0.0.1")
@@ -50,8 +51,16 @@ def main() -> None:
     from argilla_server import app
 
     keep_page_offline(Path(tempfile.gettempdir()))
+    # sets up logging, which must not meet the worker's own doing so
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=arguments.host, port=arguments.port, access_log=False, timeout_graceful_shutdown=5)
+    )
     background_jobs.start_worker()
-    uvicorn.run(app, host=arguments.host, port=arguments.port, access_log=False, timeout_graceful_shutdown=5)
+    # what is here now stays; of a page of records, most objects are gone before a collector could look at them
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
+    server.run()
+    return 0 if server.started else 1
 
 
 def configure(home: Path, credentials: dict[str, str]) -> None:
