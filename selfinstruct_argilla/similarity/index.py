@@ -24,9 +24,10 @@ import math
 import sys
 from array import array
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import count, islice, pairwise, repeat
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
@@ -147,8 +148,11 @@ def _words(codes: Iterable[int]) -> list[int]:
         return words
     seen: dict[int, int] = {}
     for position, code in enumerate(words):
-        seen[code] = repeat = seen.get(code, -1) + 1
-        words[position] = code | repeat << 32
+        if code in seen:
+            seen[code] = repeat = seen[code] + 1
+            words[position] = code | repeat << 32
+        else:
+            seen[code] = 0
     return words
 
 
@@ -174,7 +178,7 @@ class NoveltyIndex:
         self.threshold = float(threshold)
         self.tokens = tokens
         self._tokenize = tokenizer(tokens)
-        self._codes: dict[str, int] = {}
+        self._codes: dict[str, int] = defaultdict(count(1).__next__)  # a new token takes the next code
         self._slots: dict[Key, int] = {}  # in ascending order of slot
         self._keys: list[Key] = []  # by slot
         self._operands: list[Operand] = []  # by slot
@@ -217,7 +221,11 @@ class NoveltyIndex:
 
     def _intern(self, text: str) -> list[int]:
         """The codes of the tokens of a text, new ones for new tokens."""
-        return [self._codes.setdefault(token, len(self._codes) + 1) for token in self._tokenize(text)]
+        return list(map(self._codes.__getitem__, self._tokenize(text)))
+
+    def _known(self, text: str) -> list[int]:
+        """The codes of the tokens of a text that is not put into the pool."""
+        return list(map(self._codes.get, self._tokenize(text), repeat(_UNKNOWN)))
 
     def _link(self, slot: int, codes: list[int]) -> None:
         self._operands[slot] = _operand(codes)
@@ -227,6 +235,10 @@ class NoveltyIndex:
             if posting is None:
                 posting = self._postings[word] = _Posting()
             posting.frequency += 1
+            groups = posting.groups
+            if groups is not None and group < len(groups) and groups[group]:
+                groups[group].append(slot)  # type: ignore[union-attr]  # not empty, so no bytes
+                continue
             posting.slots_of(group).append(slot)
             if len(posting.slots) == _SPLIT:
                 posting.split(_group(len(self._operands[slot])) for slot in posting.slots)
@@ -278,12 +290,12 @@ class NoveltyIndex:
 
     def _above(self, text: str, threshold: float) -> Iterator[tuple[int, float]]:
         """Slot and score of every pool text that scores above the threshold."""
-        codes = [self._codes.get(token, _UNKNOWN) for token in self._tokenize(text)]
+        codes = self._known(text)
         m = len(codes)
         plan = _plan(m, threshold)
         if plan is None:
             return
-        postings = [posting for posting in map(self._postings.get, _words(codes)) if posting is not None]
+        postings = list(filter(None, map(self._postings.get, _words(codes))))
         postings.sort(key=_frequency)
         slots: list[Slots | bytes] = []
         # The words that nobody holds are the rarest: they take the first stops, and have nothing to read.
@@ -292,9 +304,12 @@ class NoveltyIndex:
                 slots += posting.groups[plan.first : stop]
             else:
                 slots.append(posting.slots)
-        found = np.sort(np.frombuffer(b"".join(slots), np.uint32))
+        found = np.frombuffer(bytearray().join(slots), np.uint32)  # a bytearray, so that it can be sorted in place
+        found.sort()
         last = plan.shared - 1
         frequent = found[last:][found[last:] == found[: len(found) - last]]
+        if not len(frequent):
+            return
         numbers = list(dict.fromkeys(frequent.tolist()))
         operands = [self._operands[slot] for slot in numbers]
         verified = extract(_operand(codes), operands, scorer=LCSseq.similarity, score_cutoff=plan.cutoff, limit=None)
@@ -309,7 +324,7 @@ class NoveltyIndex:
         """Top `k` and mean of each text over the whole pool, computed by blocks."""
         texts = iter(texts)
         while block := list(islice(texts, self._block_size())):
-            operands = [_operand([self._codes.get(token, _UNKNOWN) for token in self._tokenize(t)]) for t in block]
+            operands = [_operand(self._known(text)) for text in block]
             yield from self._statistics(operands, [len(self._operands)] * len(block), k)
 
     def statistics_before(self, keys: Iterable[Key], k: int = 10) -> Iterator[Statistics]:
