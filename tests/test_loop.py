@@ -49,6 +49,7 @@ states = st.builds(
     unjudged_requests=st.integers(0, 20),
     waves=waves,
     tasks_per_request=st.floats(0.5, 8),
+    fresh=st.booleans(),
 )
 
 
@@ -57,6 +58,8 @@ def test_the_next_move(state: State, wave: int, lookahead: int) -> None:
     move = next_move(state, wave=wave, lookahead=lookahead)
     if state.admitted >= state.target:
         assert move is None
+    elif state.fresh:
+        assert isinstance(move, Plan)
     elif isinstance(move, Plan):
         assert 1 <= move.requests <= wave
         assert len(state.waves) <= lookahead
@@ -71,7 +74,7 @@ def test_the_next_move(state: State, wave: int, lookahead: int) -> None:
 @given(states, st.integers(1, 64), st.integers(0, 5))
 def test_nothing_is_planned_while_enough_is_on_its_way(state: State, wave: int, lookahead: int) -> None:
     expected = state.admitted + state.open_drafts + state.unjudged_requests * state.tasks_per_request
-    if state.waves and expected >= state.target:
+    if state.waves and not state.fresh and expected >= state.target:
         assert not isinstance(next_move(state, wave=wave, lookahead=lookahead), Plan)
 
 
@@ -201,6 +204,18 @@ def test_leftover_waves_are_used_by_the_next_round(url: str) -> None:
     with TaskPool.open(url) as pool, reading(pool.engine) as connection:
         assert all(draft.round == 2 for draft in Rounds.open_drafts(connection))
     assert problems(url) == []
+
+
+def test_a_round_that_leftovers_fill_asks_with_what_is_accepted_now(url: str) -> None:
+    generate(url, bootstrap__wave=8, bootstrap__lookahead=3, bootstrap__target=5)
+    with TaskPool.open(url) as pool:
+        with pool.write() as writer:
+            writer.mark_pushed(["generated_00000001"])
+            writer.move("generated_00000001", Status.ACCEPTED, kind="reviewed")
+    generate(url, bootstrap__target=1, bootstrap__demonstrations__from="[accepted]")
+    with TaskPool.open(url) as pool:
+        shown = {id for request in pool.journal.requests(round=2) for id in request.demonstrations}
+    assert "generated_00000001" in shown
 
 
 def test_changed_filters_hold_for_what_an_earlier_round_left(url: str) -> None:

@@ -27,6 +27,7 @@ class Newcomer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.environment = {**os.environ, "SELFINSTRUCT_HOME": str(folder / "home")}
+        self.clients: list[httpx.Client] = []
 
     def sia(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", "from selfinstruct_argilla.cli.app import main; main()", *arguments]
@@ -47,6 +48,8 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Newcom
     for environment in (argilla_environment(), model_environment()):
         link_environment(environment)
     yield someone
+    for client in someone.clients:
+        client.close()
     someone.sia("server", "stop")
     someone.sia("model", "stop")
 
@@ -67,11 +70,11 @@ def test_the_whole_loop(newcomer: Newcomer, tmp_path: Path) -> None:
 
     owner = newcomer.json("server", "credentials")
     ann, bob = (newcomer.json("server", "users", "add", name, "--role", "annotator") for name in ("ann", "bob"))
-    clients = [
+    newcomer.clients += [
         httpx.Client(base_url=f"{owner['api_url']}/api/v1", headers={"X-Argilla-Api-Key": user["api_key"]}, timeout=60)
         for user in (owner, ann, bob)
     ]
-    boss, ann_http, bob_http = clients
+    boss, ann_http, bob_http = newcomer.clients
     (dataset,) = boss.get("/me/datasets").json()["items"]
 
     def records() -> list[dict[str, Any]]:
@@ -136,5 +139,3 @@ def test_the_whole_loop(newcomer: Newcomer, tmp_path: Path) -> None:
         shown_tasks = {id for request in pool.journal.requests(round=2) for id in request.demonstrations}
     assert {accepted, edited} & shown_tasks
     assert rejected not in shown_tasks
-    for client in clients:
-        client.close()

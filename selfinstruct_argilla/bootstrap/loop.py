@@ -76,6 +76,7 @@ class State:
     waves: tuple[Wave, ...]
     tasks_per_request: float
     tasks_per_draft: float = 1.0
+    fresh: bool = False  # the round has planned no wave itself yet
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,16 @@ class Finish:
 
 
 def next_move(state: State, *, wave: int, lookahead: int) -> Plan | Judge | Finish | None:
-    """None when the target is reached. A further wave is planned while no more than `lookahead` are unfinished and
-    what is on its way would not reach the target; otherwise the oldest unjudged wave is judged, else the oldest
-    judged one finished."""
+    """None when the target is reached. Every round plans a wave, also where an earlier one left enough for its target:
+    what people have accepted since is to be shown to the model. A further wave is planned while no more than
+    `lookahead` are unfinished and what is on its way would not reach the target; otherwise the oldest unjudged wave is
+    judged, else the oldest judged one finished."""
     if state.admitted >= state.target:
         return None
     expected = (
         state.admitted + state.open_drafts * state.tasks_per_draft + state.unjudged_requests * state.tasks_per_request
     )
-    if not state.waves or (len(state.waves) <= lookahead and expected < state.target):
+    if state.fresh or not state.waves or (len(state.waves) <= lookahead and expected < state.target):
         return Plan(min(wave, max(1, math.ceil((state.target - expected) / state.tasks_per_request))))
     unjudged = next((w for w in state.waves if w.state == "planned"), None)
     return Judge(unjudged) if unjudged else Finish(state.waves[0])
@@ -233,6 +235,7 @@ class Bootstrap:
                 # what requests and drafts have brought so far in this round says best what the next will bring
                 tasks_per_request=min(usual, max(0.5, admitted / done)) if done else usual,
                 tasks_per_draft=1.0 if draft_yield is None else max(0.1, draft_yield),
+                fresh=not Rounds.last_wave(connection, round.number),
             )
 
     # plan ------------------------------------------------------------------------------------------
