@@ -234,6 +234,6 @@ def test_any_history_ends_where_its_replay_ends(workspace: Workspace, tmp_path: 
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=8, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

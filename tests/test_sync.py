@@ -196,6 +196,26 @@ def test_a_conflict_is_marked_in_argilla_and_settled_there(workspace: Workspace)
     assert workspace.records()["generated_00000000:0"]["metadata"]["resolution"] == "accepted"
 
 
+def test_killed_while_marking_and_back_to_what_was_marked(workspace: Workspace) -> None:
+    """The mark reached Argilla, the note of it not the pool; then other rules make the verdict what it was before."""
+    (record,) = pushed(workspace, 1)
+    workspace.person("ann").submit(record)
+    faults = Faults(workspace.client)
+
+    def kill(number: int, method: str, path: str) -> None:
+        if method == "PUT":
+            raise KilledError
+
+    faults.after = kill
+    with pytest.raises(KilledError):
+        workspace.sync()
+    faults.heal()
+    assert workspace.records()["generated_00000000:0"]["metadata"]["resolution"] == "accepted"
+    workspace.rules.update(min_submitted=2)
+    workspace.sync()
+    assert workspace.records()["generated_00000000:0"]["metadata"]["resolution"] == "pending"
+
+
 def test_adjudicators_nobody_knows_are_named(workspace: Workspace) -> None:
     workspace.rules.update(resolution="adjudicated", adjudicators=["nobody"])
     pushed(workspace)

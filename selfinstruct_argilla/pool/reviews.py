@@ -44,7 +44,7 @@ class ReviewRecord:
     server_id: str
     content_hash: str
     rubric_version: str
-    resolution: Verdict = Verdict.PENDING
+    resolution: Verdict | None = Verdict.PENDING  # as its metadata in Argilla say; None: being changed
     state: str = "present"
     verdict: Verdict = Verdict.PENDING
     digest: str = ""
@@ -229,7 +229,7 @@ class Reviews:
         rows = [
             {
                 **{name: getattr(record, name) for name in record.__dataclass_fields__},
-                "resolution": record.resolution.value,
+                "resolution": record.resolution.value if record.resolution else "",
                 "verdict": record.verdict.value,
                 "assigned": list(record.assigned),
             }
@@ -282,14 +282,14 @@ class Reviews:
         connection.execute(insert(table), [{**response.__dict__, "seen_at": at} for response in responses])
 
     @staticmethod
-    def set_resolutions(connection: Connection, resolutions: Mapping[tuple[str, int], Verdict]) -> None:
-        """What the metadata `resolution` of records in Argilla now says."""
+    def set_resolutions(connection: Connection, resolutions: Mapping[tuple[str, int], Verdict | None]) -> None:
+        """What the metadata `resolution` of records in Argilla now says; None before it is changed."""
         table = schema.review_records
         if resolutions:
             key = and_(table.c.task_id == bindparam("key_task"), table.c.instance == bindparam("key_instance"))
             connection.execute(
                 update(table).where(key).values(resolution=bindparam("new")),
-                [{"key_task": t, "key_instance": i, "new": v.value} for (t, i), v in resolutions.items()],
+                [{"key_task": t, "key_instance": i, "new": v.value if v else ""} for (t, i), v in resolutions.items()],
             )
 
     @staticmethod
@@ -316,7 +316,11 @@ def _dataset(row: Row[Any]) -> ReviewDataset:
 
 def _record(row: Row[Any]) -> ReviewRecord:
     values = {name: getattr(row, name) for name in ReviewRecord.__dataclass_fields__}
-    values.update(resolution=Verdict(row.resolution), verdict=Verdict(row.verdict), assigned=tuple(row.assigned))
+    values.update(
+        resolution=Verdict(row.resolution) if row.resolution else None,
+        verdict=Verdict(row.verdict),
+        assigned=tuple(row.assigned),
+    )
     return ReviewRecord(**values)
 
 

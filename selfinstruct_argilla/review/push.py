@@ -260,7 +260,9 @@ def _reassign(pool: TaskPool, client: ArgillaClient, opened: ReviewDataset, revi
         items = [
             {
                 "external_id": external_id(record.task_id, record.instance),
-                "metadata": record_metadata(tasks[record.task_id], record.resolution, record.assigned),
+                "metadata": record_metadata(
+                    tasks[record.task_id], record.resolution or record.verdict, record.assigned
+                ),
             }
             for record in some
         ]

@@ -382,6 +382,8 @@ def _mark_resolutions(pool: TaskPool, client: ArgillaClient, dataset: ReviewData
             }
             for record in some
         ]
+        with pool.write() as writer:  # if we end before Argilla's answer is noted, the next sync writes them again
+            Reviews.set_resolutions(writer.connection, {(r.task_id, r.instance): None for r in some})
         taken = client.upsert(dataset.id, items).server_ids  # without those deleted since
         with pool.write() as writer:
             done = {
