@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .review.records import Opinion
     from .review.rubric import Rubric
     from .review.sync import SyncResult
-    from .review.team import Member, MemberProgress
+    from .review.team import Comment, Member, MemberProgress
 
 Progress = Callable[[str, float | None], None]
 Role = Literal["generator", "judge"]  # of a model in the recipe
@@ -174,7 +174,7 @@ class Project:
     async def _ask_judge(self, rubric: Rubric, progress: Progress) -> dict[str, Opinion]:
         from .review.judge import ask_judge
 
-        progress("asking the judge model", None)
+        progress("Asking the judge model", None)
         async with self._caller("judge", progress) as caller, caller.session():
             return await ask_judge(
                 self.pool.tasks(Status.CANDIDATE),
@@ -291,6 +291,12 @@ class Project:
 
         with self._connect_review(progress) as client:
             return team_progress(self.pool, members(client, self.recipe.review))
+
+    def comments(self) -> list[Comment]:
+        """What people wrote beside their answers, as of the last sync; for the lead."""
+        from .review.team import comments
+
+        return comments(self.pool)
 
     def report(self, output: str | Path) -> Report:
         """Figures about the pool into a folder: report.md, report.json, and plots where matplotlib is installed."""

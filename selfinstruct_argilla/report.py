@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .analysis import figures
+from .analysis.agreement import by_question, describe_agreement, describe_interval
 from .analysis.lengths import summary, word_counts
 from .errors import UsageError
 from .pool.pool import TaskPool
@@ -191,12 +192,12 @@ def _review(review: Mapping[str, Any]) -> Iterator[str]:
     accepted = quality["accepted"]
     yield (
         f"Accepted, as they are or edited: {accepted['count']:,} of {accepted['total']:,} records"
-        f"{_between(accepted)}. Good before any edit (Table 2 of the paper):"
+        f"{describe_interval(accepted['interval'], '.0%')}. Good before any edit (Table 2 of the paper):"
     )
     yield _table(
         ("question", "good", "of", "share"),
         [
-            (name, share["count"], share["total"], f"{share['share']:.0%}{_between(share)}")
+            (name, share["count"], share["total"], f"{share['share']:.0%}{describe_interval(share['interval'], '.0%')}")
             for name, share in quality["answers"].items()
             if share["total"]
         ],
@@ -205,13 +206,10 @@ def _review(review: Mapping[str, Any]) -> Iterator[str]:
     if agreement is None:
         yield "No record was judged by more than one person: their agreement is not known."
         return
-    kinds = {"cohen_kappa": "Cohen's κ", "fleiss_kappa": "Fleiss' κ", "krippendorff_alpha": "Krippendorff's α"}
-    equal = f"{agreement['percent']:.0%} of pairs of verdicts are equal"
-    known = [f"{name} {agreement[key]:.2f}" for key, name in kinds.items() if agreement[key] is not None]
-    yield (
-        f"Agreement of {agreement['annotators']} people on {agreement['records']:,} records that several judged: "
-        f"{', '.join([equal, *known])}."
-    )
+    people = f"{agreement['annotators']} people on {agreement['records']:,} records that several judged"
+    yield f"Agreement of {people}, on the verdict: {describe_agreement(agreement)}."
+    for name, found in by_question(quality).items():
+        yield f"On {name}: {describe_agreement(found)}."
 
 
 def _drawings(
@@ -264,8 +262,3 @@ def _listed(counts: Mapping[str, int]) -> str:
 def _shown(plots: Sequence[str], name: str, caption: str) -> list[str]:
     path = f"figures/{name}.png"
     return [f"![{caption}]({path})"] if path in plots else []
-
-
-def _between(share: Mapping[str, Any]) -> str:
-    low, high = share["interval"]
-    return f" ({low:.0%} to {high:.0%})"

@@ -12,22 +12,29 @@ from hypothesis import strategies as st
 from review_people import candidates
 
 from selfinstruct_argilla.errors import DataFileError
+from selfinstruct_argilla.pool.pool import Outline
 from selfinstruct_argilla.recipe import Review
 from selfinstruct_argilla.review.calibration import disguise, read_calibration
 from selfinstruct_argilla.review.due import Entry, choose, mix, share_out, worth
 from selfinstruct_argilla.review.records import Opinion
 from selfinstruct_argilla.review.rubric import load_rubric
+from selfinstruct_argilla.tasks import Task
 
 PAPER = load_rubric("paper")
 
 
+def outlines(tasks: list[Task]) -> list[Outline]:
+    return [Outline(task.id, len(task.instances), task.max_rouge_l, distilled=False) for task in tasks]
+
+
 def chosen(review: Review, count: int = 10, *, instances: int = 1, reviewed: int = 0, waiting: int = 0) -> list[Entry]:
-    return choose(candidates(count, instances=instances), review, reviewed=reviewed, waiting=waiting, worth={})
+    tasks = outlines(candidates(count, instances=instances))
+    return choose(tasks, review, reviewed=reviewed, waiting=waiting, worth={})
 
 
 def test_by_default_everything_is_due() -> None:
     entries = chosen(Review(), 5, instances=2)
-    assert [entry.task.id for entry in entries] == [task.id for task in candidates(5)]
+    assert [entry.task_id for entry in entries] == [task.id for task in candidates(5)]
     assert all(entry.instances == (0, 1) for entry in entries)
 
 
@@ -36,13 +43,13 @@ def test_the_most_useful_come_first() -> None:
         replace(task, max_rouge_l=score) for task, score in zip(candidates(4), (0.6, 0.1, 0.0, 0.5), strict=True)
     )
     order = choose(
-        [near, far, judged_bad, judged_good],
+        outlines([near, far, judged_bad, judged_good]),
         Review(),
         reviewed=0,
         waiting=0,
         worth={judged_good.id: 0.9, judged_bad.id: 0.01},
     )
-    assert [entry.task for entry in order] == [judged_good, judged_bad, far, near]
+    assert [entry.task_id for entry in order] == [task.id for task in (judged_good, judged_bad, far, near)]
 
 
 def test_what_a_judge_is_worth() -> None:
@@ -71,7 +78,7 @@ def test_a_sample_is_drawn_once_for_all_with_one_instance_each() -> None:
     assert len(first) == 20
     assert all(len(entry.instances) == 1 for entry in first)
     assert {entry.instances[0] for entry in first} == {0, 1, 2}
-    assert [entry.task.id for entry in first] != [task.id for task in candidates(20)]
+    assert [entry.task_id for entry in first] != [task.id for task in candidates(20)]
     assert chosen(review, 100, instances=3) == first
     assert len(chosen(review, 100, reviewed=15)) == 5
     assert chosen(review, 100, reviewed=20) == []
@@ -109,13 +116,12 @@ def test_calibration_is_mixed_in_and_looks_like_the_rest() -> None:
         assert (fake.round, fake.origin, fake.provenance) == (tasks[0].round, tasks[0].origin, tasks[0].provenance)
         assert fake.nearest in {task.id for task in tasks}
         assert fake.max_rouge_l is not None
-    entries = [Entry(task, (0,)) for task in tasks]
-    mixed = mix(entries, [Entry(fake, (0,), gold={"output_correct": "no"}) for fake in fakes])
+    entries = [Entry(task.id, (0,)) for task in tasks]
+    mixed = mix(entries, [Entry(fake.id, (0,), gold={"output_correct": "no"}) for fake in fakes])
     assert [entry for entry in mixed if entry.gold is None] == entries
     assert [entry.gold is None for entry in mixed[:20]].count(False) > 0
-    shared = share_out(
-        mixed, Review(overlap=0.5, min_submitted=2, annotators=["ann", "bob", "eve"]), records=0, several=0, loads={}
-    )
+    review = Review(overlap=0.5, min_submitted=2, annotators=["ann", "bob", "eve"])
+    shared = list(share_out(mixed, review, records=0, several=0, loads={}))
     assert sum(len(entry.several) for entry in shared) == 10
     assert all(entry.assigned[0] == ("ann", "bob", "eve") for entry in shared if entry.gold)
 

@@ -124,7 +124,7 @@ def test_what_people_said(argilla_server: Any, tmp_path: Path) -> None:
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "Accepted, as they are or edited: 3 of 4 records" in text
     assert "| output_correct | 3 | 4 | 75%" in text
-    assert "Agreement of 2 people on 4 records that several judged: 75% of pairs of verdicts are equal" in text
+    assert "Agreement of 2 people on 4 records that several judged, on the verdict: 75% of pairs are equal" in text
     everything = text + (tmp_path / "out" / "report.json").read_text(encoding="utf-8")
     assert not [name for name in names if name in everything]
     if figures.available():

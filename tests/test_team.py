@@ -153,7 +153,7 @@ def test_a_round_of_a_team(team: Team, tmp_path: Path) -> None:
     for key, record in known.items():
         good = int(record.task_id[-8:]) % 2 == 1
         for name in record.assigned:
-            team.answer(name, records[key], YES if good or name == eve else NO)
+            team.answer(name, records[key], {**YES, "comment": "Good to me."} if name == eve else YES if good else NO)
     team.answer(ann, records[gold], NO)
     team.answer(bob, records[gold], YES)
     with team.project() as project:
@@ -180,10 +180,16 @@ def test_a_round_of_a_team(team: Team, tmp_path: Path) -> None:
     assert listed[bob]["calibration"]["share"] == 0.5
     assert listed[eve]["calibration"] is None
     assert (listed[eve]["submitted"], listed[eve]["assigned"], listed[eve]["waiting"]) == (6, 7, 1)
+    comments = team.sia("team", "comments", team.recipe).splitlines()
+    assert len(comments) == 6
+    assert all(line.endswith(f"{eve} (submitted): Good to me.") for line in comments)
+    assert {item["username"] for item in json.loads(team.sia("team", "comments", team.recipe, "--json"))} == {eve}
     shown = team.sia("status", team.recipe)
     for words in (
         "accepted:",
-        "agreement:",
+        "good before any edit:",
+        "agreement on the verdict:",
+        "agreement on instruction_valid:",
         "judge model on output_correct",
         "rejected in round 1 for",
         "75% of 4 known",

@@ -26,6 +26,13 @@ import numpy.typing as npt
 Ratings = Sequence[Mapping[str, Hashable]]
 Level = Literal["nominal", "ordinal"]
 _Array = npt.NDArray[np.float64]
+_TITLES = {
+    "cohen_kappa": "Cohen's κ",
+    "fleiss_kappa": "Fleiss' κ",
+    "krippendorff_alpha": "Krippendorff's α",
+    "krippendorff_alpha_ordinal": "ordinal α",
+    "spearman_rho": "Spearman's ρ",
+}
 _RESAMPLES = 1000
 _WEIGHTS_AT_ONCE = 2_000_000  # bounds memory: resamples × patterns
 
@@ -113,6 +120,28 @@ def agreement(ratings: Ratings, *, order: Sequence[Hashable] | None = None) -> A
     )
 
 
+def describe_agreement(found: Mapping[str, Any]) -> str:
+    """What `Agreement.to_json` gave, as a person reads it; brackets hold 95 % intervals."""
+    figures = [f"{found['percent']:.0%} of pairs are equal{describe_interval(found['percent_interval'], '.0%')}"]
+    figures += [
+        f"{title} {found[name]:.2f}{describe_interval(found[f'{name}_interval'], '.2f')}"
+        for name, title in _TITLES.items()
+        if found[name] is not None
+    ]
+    return ", ".join(figures)
+
+
+def by_question(quality: Mapping[str, Any]) -> dict[str, Any]:
+    """The agreement on each question's answers, where it says more than that on the verdict."""
+    found = {name: question["answers"] for name, question in quality["questions"].items()}
+    return {name: answers for name, answers in found.items() if answers not in (None, quality["verdicts"])}
+
+
+def describe_interval(interval: Sequence[float] | None, form: str) -> str:
+    """` (low to high)`, or nothing."""
+    return f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else ""
+
+
 def percent_agreement(ratings: Ratings) -> float | None:
     """The share of equal ones among all pairs of ratings of one item."""
     equal = pairs = 0
@@ -172,7 +201,7 @@ class _Patterns:
 
     def __init__(self, rated: Ratings, order: Sequence[Hashable] | None) -> None:
         self.ordered = order is not None
-        counted = Counter(tuple(sorted(item.items(), key=lambda rating: rating[0])) for item in rated)
+        counted = Counter(tuple(sorted(item.items())) for item in rated)
         values = order if order is not None else list(dict.fromkeys(v for item in rated for v in item.values()))
         column = {value: number for number, value in enumerate(values)}
         self.times = np.array(list(counted.values()), dtype=np.float64)

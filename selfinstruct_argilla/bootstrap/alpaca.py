@@ -159,8 +159,9 @@ def _clean(text: str) -> str:
 
 
 def _body(text: str) -> str:
-    body, _, last = text.strip().rpartition("\n")
-    return body.strip() if len(last) >= 3 and not last.strip("#") else text.strip()
+    body, line, last = text.rstrip().rpartition("\n")
+    mark = last.strip()
+    return body.strip() if line and len(mark) >= 3 and not mark.strip("#") else text.strip()
 
 
 def parse_json(reply: Reply) -> tuple[list[Item], str | None]:

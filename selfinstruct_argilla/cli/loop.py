@@ -266,8 +266,15 @@ def describe_sync(result: SyncResult) -> str:
         f"Synced {result.responses} new responses: {result.accepted} tasks accepted, {result.rejected} rejected,"
         f" {result.conflicts} in conflict, {result.pending} pending; {result.edited} edited"
     )
-    flagged = [f"Flagged {task}: its edited text fails {reason}" for task, reason in result.flagged]
-    return "\n".join([text, *flagged])
+    lines = [text, *(f"Flagged {task}: its edited text fails {reason}" for task, reason in result.flagged)]
+    if result.withdrawn:
+        lines.append(f"{result.withdrawn} tasks are withdrawn: their records were deleted in Argilla")
+    if result.discarded:
+        lines.append(f"{result.discarded} records were discarded by all who answered: somebody else must judge them")
+    if result.unknown_adjudicators:
+        names = ", ".join(result.unknown_adjudicators)
+        lines.append(f"review.adjudicators names people whom Argilla does not know: {names}")
+    return "\n".join(lines)
 
 
 def describe_publish(result: PublishResult, *, dry_run: bool = False) -> str:

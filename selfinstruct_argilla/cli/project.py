@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from selfinstruct_argilla.analysis.agreement import by_question, describe_agreement, describe_interval
 from selfinstruct_argilla.cli.options import JsonOption, RecipeArgument, SetOption
 from selfinstruct_argilla.cli.output import print_data, print_json, say
 from selfinstruct_argilla.pool.jsonl import read_tasks
@@ -90,25 +91,25 @@ def describe(status: PoolStatus) -> str:
 
 
 def describe_quality(quality: dict[str, Any] | None) -> list[str]:
-    """Acceptance, agreement, reasons and the judge model; brackets hold 95 % intervals."""
+    """Acceptance, the paper's Table 2, agreement, reasons and the judge model; brackets hold 95 % intervals."""
     if quality is None or not quality["accepted"]["total"]:
         return []
     accepted, found = quality["accepted"], quality["verdicts"]
-    between = "{:.0%} to {:.0%}".format(*accepted["interval"])
-    lines = [f"accepted: {accepted['share']:.0%} ({between}) of {accepted['total']:,} records with a verdict"]
+    lines = [f"accepted: {_share(accepted)} of {accepted['total']:,} records with a verdict"]
+    lines.append(
+        "good before any edit: " + ", ".join(f"{name} {_share(share)}" for name, share in quality["answers"].items())
+    )
     if found is None:
         lines.append("agreement: not known, no record was judged by two people")
     else:
-        figures = [f"{found['percent']:.0%} of pairs agree"]
-        for name, title in (("cohen_kappa", "Cohen's κ"), ("krippendorff_alpha", "Krippendorff's α")):
-            if found[name] is not None:
-                low, high = found[f"{name}_interval"] or (found[name], found[name])
-                figures.append(f"{title} {found[name]:.2f} ({low:.2f} to {high:.2f})")
         who = f"{found['annotators']} people, {found['records']:,} records"
-        lines.append(f"agreement: {', '.join(figures)} ({who})")
-    for number, figures_ in quality["rounds"].items():
-        if figures_["reasons"]:
-            lines.append(f"rejected in round {number} for: {_counts(figures_['reasons'])}")
+        lines.append(f"agreement on the verdict: {describe_agreement(found)} ({who})")
+        lines += [
+            f"agreement on {name}: {describe_agreement(answers)}" for name, answers in by_question(quality).items()
+        ]
+    for number, figures in quality["rounds"].items():
+        if figures["reasons"]:
+            lines.append(f"rejected in round {number} for: {_counts(figures['reasons'])}")
     for name, judge in quality["judge"].items():
         kappa = "" if judge["cohen_kappa"] is None else f", Cohen's κ {judge['cohen_kappa']:.2f}"
         lines.append(f"judge model on {name}: {judge['percent']:.0%} as people{kappa} ({judge['records']:,} records)")
@@ -117,6 +118,10 @@ def describe_quality(quality: dict[str, Any] | None) -> list[str]:
         right = f"{known['share']:.0%} of {known['total']:,} known answers right"
         lines.append(f"calibration: {right} (by person: sia team list)")
     return lines
+
+
+def _share(share: dict[str, Any]) -> str:
+    return f"{share['share']:.0%}{describe_interval(share['interval'], '.0%')}"
 
 
 def _counts(counts: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`sia team add|list`: the people of a review, on the recipe's Argilla."""
+"""`sia team add|list|comments`: the people of a review, on the recipe's Argilla."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from selfinstruct_argilla.cli.options import JsonOption, RecipeArgument, SetOpti
 from selfinstruct_argilla.cli.output import print_data, print_json, say
 from selfinstruct_argilla.project import open_project
 from selfinstruct_argilla.review.team import ROLES
+from selfinstruct_argilla.tasks import external_id
 
 app = typer.Typer(no_args_is_help=True, help="The people of a review: accounts, and how far each of them is.")
 
@@ -54,6 +55,19 @@ def list_members(recipe: RecipeArgument, overrides: SetOption = None, as_json: J
             right = person.calibration
             parts.append(f"{right.count / right.total:.0%} of {right.total:,} known answers right")
         print_data(f"{person.username} ({person.role}): {', '.join(parts)}")
+
+
+@app.command(name="comments")
+def list_comments(recipe: RecipeArgument, overrides: SetOption = None, as_json: JsonOption = False) -> None:
+    """Show what people wrote beside their answers, as of the last sync; for the lead, never published."""
+    with open_project(recipe, overrides=overrides or ()) as project:
+        found = project.comments()
+    if as_json:
+        print_json([asdict(comment) for comment in found])
+        return
+    for comment in found:
+        record = external_id(comment.task_id, comment.instance)
+        print_data(f"{record}  {comment.username} ({comment.status}): {comment.text}")
 
 
 def _as_json(person: Any) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text
 from sqlalchemy.engine import make_url
@@ -23,6 +24,7 @@ from ..errors import PoolError
 from . import schema
 from .migrations import MIGRATIONS
 
+Value = TypeVar("Value")
 SCHEMA_VERSION = 1 + len(MIGRATIONS)
 _BUSY_SECONDS = 60
 _ADVISORY_LOCK = 0x51A_900  # one number for "the pool's write lock" within a database
@@ -103,6 +105,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _ADVISORY_LOCK})
             yield connection
+
+
+def in_parts(values: Iterable[Value], size: int = 500) -> Iterator[list[Value]]:
+    """The values, some at a time: databases limit the number of parameters of a query."""
+    rest = iter(values)
+    while part := list(islice(rest, size)):
+        yield part
 
 
 def now() -> str:

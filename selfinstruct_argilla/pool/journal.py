@@ -23,7 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..llm.base import CallRecord, Place, Prompt, Reply, Request
 from . import schema
-from .engine import now, reading, writing
+from .engine import in_parts, now, reading, writing
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,8 @@ class PoolJournal:
         """The same requests as further purchases: each with the number of times it was planned before, here or ever."""
         table = schema.requests
         times: Counter[str] = Counter()
-        keys = sorted({request.base_key for request in requests})
-        for start in range(0, len(keys), 500):
-            query = select(table.c.base_key, func.count()).where(table.c.base_key.in_(keys[start : start + 500]))
+        for some in in_parts(sorted({request.base_key for request in requests})):
+            query = select(table.c.base_key, func.count()).where(table.c.base_key.in_(some))
             times.update({row[0]: row[1] for row in connection.execute(query.group_by(table.c.base_key))})
         drawn = []
         for request in requests:
@@ -159,9 +158,8 @@ class PoolJournal:
         """The pool tasks that requests showed, by request key."""
         table = schema.requests
         found: dict[str, tuple[str, ...]] = {}
-        wanted = sorted(set(keys))
-        for start in range(0, len(wanted), 500):
-            query = select(table.c.key, table.c.demonstrations).where(table.c.key.in_(wanted[start : start + 500]))
+        for some in in_parts(sorted(set(keys))):
+            query = select(table.c.key, table.c.demonstrations).where(table.c.key.in_(some))
             found.update({row.key: tuple(row.demonstrations) for row in connection.execute(query)})
         return found
 
@@ -190,12 +188,9 @@ class PoolJournal:
         """The replies and refusals of many requests, by key; the first of each counts."""
         table = schema.attempts
         found: dict[str, CallRecord] = {}
-        wanted = list(keys)
         with reading(self._engine) as connection:
-            for start in range(0, len(wanted), 500):
-                query = select(table).where(
-                    table.c.request.in_(wanted[start : start + 500]), table.c.outcome != "transient"
-                )
+            for some in in_parts(keys):
+                query = select(table).where(table.c.request.in_(some), table.c.outcome != "transient")
                 for row in connection.execute(query.order_by(table.c.id)):
                     found.setdefault(row.request, _call(row))
         return found

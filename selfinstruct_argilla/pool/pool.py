@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from ..errors import PoolError, TaskConflictError
 from ..tasks import Instance, Origin, Provenance, Status, Task, Verdict
 from . import schema
-from .engine import now, open_engine, reading, writing
+from .engine import in_parts, now, open_engine, reading, writing
 from .journal import PoolJournal
 from .moves import check_move
 from .releases import Releases
@@ -38,6 +38,15 @@ class Event:
     before: Status | None
     after: Status | None
     detail: dict[str, Any]
+
+
+class Outline(NamedTuple):
+    """A task without its texts: how many instances it has, how near it is to others, whether it was distilled."""
+
+    id: str
+    instances: int
+    max_rouge_l: float | None
+    distilled: bool
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,21 @@ class TaskPool:
     def task(self, task_id: str) -> Task | None:
         found = self.tasks(ids=[task_id])
         return found[0] if found else None
+
+    def outlines(self, status: Status) -> list[Outline]:
+        """Tasks of a status, sorted by id, without their texts."""
+        table, instances = schema.tasks, schema.instances
+        count = select(func.count()).where(instances.c.task_id == table.c.id).scalar_subquery()
+        distilled = func.coalesce(table.c.extra["distilled_from"].as_string(), "") != ""
+        query = select(table.c.id, count, table.c.max_rouge_l, distilled).where(table.c.status == status.value)
+        with reading(self.engine) as connection:
+            return [Outline(*row) for row in connection.execute(query.order_by(table.c.id))]
+
+    def shown(self, ids: Sequence[str]) -> dict[str, Task]:
+        """Tasks by id, with the texts that people are or were shown: those from before any edit."""
+        with reading(self.engine) as connection:
+            tasks = {task.id: task for task in load_tasks(connection, ids=ids)}
+            return {**tasks, **load_originals(connection, ids)}
 
     def originals(self) -> dict[str, Task]:
         """Edited tasks as they were before people edited them, by id."""
@@ -239,9 +263,7 @@ class PoolWriter:
     def mark_pushed(self, task_ids: Iterable[str]) -> None:
         """candidate → in_review; from now on an instance is published only once people have accepted it."""
         tasks, instances, events = schema.tasks, schema.instances, schema.events
-        ids = list(dict.fromkeys(task_ids))
-        for start in range(0, len(ids), 500):  # databases limit the number of parameters
-            some = ids[start : start + 500]
+        for some in in_parts(dict.fromkeys(task_ids)):
             rows = self.connection.execute(select(tasks.c.id, tasks.c.status).where(tasks.c.id.in_(some)))
             before = {row.id: Status(row.status) for row in rows}
             if unknown := [task_id for task_id in some if task_id not in before]:
@@ -409,8 +431,7 @@ def load_tasks(
         parts = list(connection.execute(inner.order_by(instances.c.task_id, instances.c.position)))
     else:
         rows, parts = [], []
-        for start in range(0, len(ids), 500):  # databases limit the number of parameters
-            some = list(ids[start : start + 500])
+        for some in in_parts(ids):
             rows += connection.execute(query.where(table.c.id.in_(some)))
             parts += connection.execute(
                 inner.where(instances.c.task_id.in_(some)).order_by(instances.c.task_id, instances.c.position)
@@ -423,11 +444,10 @@ def load_tasks(
 
 
 def load_originals(connection: Connection, ids: Sequence[str] | None = None) -> dict[str, Task]:
-    """Edited tasks as they were before the edit, by id; those among `ids` (at most 500) where asked."""
+    """Edited tasks as they were before the edit, by id; those among `ids` where asked."""
     query = select(schema.tasks.c.id, schema.tasks.c.original).where(schema.tasks.c.original.is_not(None))
-    if ids is not None:
-        query = query.where(schema.tasks.c.id.in_(ids))
-    edited = {row.id: row.original for row in connection.execute(query)}
+    queries = [query] if ids is None else [query.where(schema.tasks.c.id.in_(some)) for some in in_parts(ids)]
+    edited = {row.id: row.original for query in queries for row in connection.execute(query)}
     return {task.id: with_texts(task, edited[task.id]) for task in load_tasks(connection, ids=list(edited))}
 
 

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from sys import intern
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Row, and_, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from ..tasks import Status, Verdict, external_id
 from . import schema
-from .engine import now, reading
+from .engine import in_parts, now, reading
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,29 @@ class Seen(NamedTuple):
     digest: str
 
 
+class Answered(NamedTuple):
+    """A record in Argilla that somebody has answered, and what each one (by name) submitted, by question."""
+
+    task_id: str
+    instance: int
+    verdict: Verdict
+    suggested: dict[str, Any] | None
+    gold: dict[str, Any] | None
+    answers: dict[str, dict[str, Any]]
+
+
+class Load(NamedTuple):
+    """What a review dataset holds, without calibration records. tasks, records: that were ever pushed; several: those
+    records that want `min_submitted` people; waiting: records in Argilla without a verdict; assigned: how many
+    records in Argilla each person is to judge."""
+
+    tasks: int
+    records: int
+    several: int
+    waiting: int
+    assigned: Counter[str]
+
+
 class Reviews:
     """Reading; the writing functions take the connection of a transaction that push or sync holds."""
 
@@ -104,13 +146,85 @@ class Reviews:
         with reading(self._engine) as connection:
             return [_record(row) for row in connection.execute(query)]
 
+    def count(self, dataset_id: str, *, gold: bool = False) -> int:
+        """Review records (gold: calibration records) that are in Argilla."""
+        table = schema.review_records
+        query = select(func.count()).where(table.c.dataset_id == dataset_id, table.c.state == "present")
+        with reading(self._engine) as connection:
+            counted = query.where(table.c.gold.is_not(None) if gold else table.c.gold.is_(None))
+            return int(connection.execute(counted).scalar_one())
+
+    def load(self, dataset_id: str) -> Load:
+        table = schema.review_records
+        present = table.c.state == "present"
+        names = cast(table.c.assigned, Text)
+        query = select(
+            func.count(table.c.task_id.distinct()),
+            func.count(),
+            func.count().filter(table.c.several),
+            func.count().filter(present, table.c.verdict == Verdict.PENDING.value),
+        )
+        here = (table.c.dataset_id == dataset_id, table.c.gold.is_(None))
+        assigned: Counter[str] = Counter()
+        with reading(self._engine) as connection:
+            counts = connection.execute(query.where(*here)).one()
+            for people, records in connection.execute(
+                select(names, func.count()).where(*here, present).group_by(names)
+            ):
+                assigned.update(dict.fromkeys(json.loads(people), records))
+        return Load(*counts, assigned)
+
+    def untouched(self, dataset_id: str) -> list[ReviewRecord]:
+        """Records in Argilla that nobody has begun, not even with a draft."""
+        table, responses = schema.review_records, schema.responses
+        begun = select(responses.c.id).where(
+            responses.c.task_id == table.c.task_id,
+            responses.c.instance == table.c.instance,
+            responses.c.current,
+            responses.c.status != "deleted",
+        )
+        return self._present(dataset_id, ~begun.exists())
+
+    def waiting_tasks(self, dataset_ids: Sequence[str]) -> dict[str, list[int]]:
+        """Tasks that people are still to decide about, by id, with their instances that are in one of the datasets."""
+        table, tasks = schema.review_records, schema.tasks
+        query = select(table.c.task_id, table.c.instance).join(tasks, tasks.c.id == table.c.task_id)
+        query = query.where(
+            table.c.dataset_id.in_(dataset_ids),
+            table.c.gold.is_(None),
+            tasks.c.status.in_([Status.IN_REVIEW.value, Status.CONFLICT.value]),
+        )
+        found: dict[str, list[int]] = {}
+        with reading(self._engine) as connection:
+            for task_id, instance in connection.execute(query.order_by(table.c.task_id, table.c.instance)):
+                found.setdefault(task_id, []).append(instance)
+        return found
+
+    def conflicts(self, dataset_id: str) -> list[ReviewRecord]:
+        """Records in Argilla that people disagree about."""
+        return self._present(dataset_id, schema.review_records.c.verdict == Verdict.CONFLICT.value)
+
+    def outdated(self, dataset_id: str) -> list[ReviewRecord]:
+        """Records in Argilla whose metadata `resolution` is not their verdict."""
+        return self._present(dataset_id, schema.review_records.c.resolution != schema.review_records.c.verdict)
+
+    def _present(self, dataset_id: str, condition: ColumnElement[bool]) -> list[ReviewRecord]:
+        table = schema.review_records
+        query = select(table).order_by(table.c.task_id, table.c.instance).where(condition)
+        query = query.where(table.c.dataset_id == dataset_id, table.c.gold.is_(None), table.c.state == "present")
+        with reading(self._engine) as connection:
+            return [_record(row) for row in connection.execute(query)]
+
     def seen(self, dataset_id: str) -> dict[str, Seen]:
         """What was last seen of each record of a dataset, calibration records too, by external id."""
         table = schema.review_records
         query = select(table.c.task_id, table.c.instance, table.c.server_id, table.c.state, table.c.digest)
         with reading(self._engine) as connection:
             rows = connection.execute(query.where(table.c.dataset_id == dataset_id))
-            return {external_id(task_id, instance): Seen(*facts) for task_id, instance, *facts in rows}
+            return {
+                external_id(task_id, instance): Seen(server_id, intern(state), intern(digest))  # few different ones
+                for task_id, instance, server_id, state, digest in rows
+            }
 
     def unapplied(self, dataset_id: str, rules: str) -> list[str]:
         """Tasks with a record whose verdict does not rest on the responses last seen and on these rules."""
@@ -120,14 +234,6 @@ class Reviews:
         with reading(self._engine) as connection:
             return list(connection.execute(query.where(table.c.applied != f"{rules}:" + table.c.digest)).scalars())
 
-    def outdated(self, dataset_id: str) -> list[ReviewRecord]:
-        """Records in Argilla whose metadata `resolution` is not their verdict."""
-        table = schema.review_records
-        query = select(table).order_by(table.c.task_id, table.c.instance)
-        query = query.where(table.c.dataset_id == dataset_id, table.c.gold.is_(None), table.c.state == "present")
-        with reading(self._engine) as connection:
-            return [_record(row) for row in connection.execute(query.where(table.c.resolution != table.c.verdict))]
-
     def responses(self, *, current: bool = True) -> list[Response]:
         """Responses as last seen, or with `current=False` every state of each that was ever seen, oldest first."""
         table = schema.responses
@@ -136,6 +242,44 @@ class Reviews:
             query = query.where(table.c.current)
         with reading(self._engine) as connection:
             return [_response(row) for row in connection.execute(query)]
+
+    def answered(self, dataset_id: str, *, gold: bool = False) -> Iterator[Answered]:
+        """The answered records of a dataset by task and instance (gold: calibration records); some at a time are in
+        memory."""
+        table, responses = schema.review_records, schema.responses
+        query = (
+            select(
+                table.c.task_id,
+                table.c.instance,
+                table.c.verdict,
+                table.c.suggested,
+                table.c.gold,
+                func.coalesce(responses.c.username, responses.c.user_id).label("name"),
+                responses.c["values"].label("answer"),
+            )
+            .join(
+                responses,
+                and_(
+                    responses.c.task_id == table.c.task_id,
+                    responses.c.instance == table.c.instance,
+                    responses.c.current,
+                    responses.c.status == "submitted",
+                ),
+            )
+            .where(
+                table.c.dataset_id == dataset_id,
+                table.c.state == "present",
+                table.c.gold.is_not(None) if gold else table.c.gold.is_(None),
+            )
+            .order_by(table.c.task_id, table.c.instance, responses.c.id)
+        )
+        with reading(self._engine) as connection:
+            rows = connection.execute(query.execution_options(yield_per=1000))
+            for (task_id, instance), group in groupby(rows, key=lambda row: (row.task_id, row.instance)):
+                several = list(group)
+                first = several[0]
+                answers = {row.name: row.answer for row in several}
+                yield Answered(task_id, instance, Verdict(first.verdict), first.suggested, first.gold, answers)
 
     def summary(self) -> dict[str, Any]:
         """The newest review dataset's name and address, and how many review records it has, are judged, conflict."""
@@ -245,7 +389,7 @@ class Reviews:
         """Review records by task, in order of their instances."""
         found: dict[str, list[ReviewRecord]] = {}
         table = schema.review_records
-        for some in _some(task_ids):
+        for some in in_parts(task_ids):
             query = select(table).where(table.c.task_id.in_(some)).order_by(table.c.task_id, table.c.instance)
             for row in connection.execute(query):
                 found.setdefault(row.task_id, []).append(_record(row))
@@ -258,7 +402,7 @@ class Reviews:
         """Responses as last seen, by record and user id; deleted ones too, with that status."""
         found: dict[tuple[str, int], dict[str, Response]] = {}
         table = schema.responses
-        for some in _some(task_ids):
+        for some in in_parts(task_ids):
             query = select(table).where(table.c.task_id.in_(some), table.c.current).order_by(table.c.id)
             for row in connection.execute(query):
                 found.setdefault((row.task_id, row.instance), {})[row.user_id] = _response(row)
@@ -302,12 +446,6 @@ class Reviews:
                 .where(table.c.task_id == task_id, table.c.instance == instance)
                 .values(assigned=list(names))
             )
-
-
-def _some(ids: Iterable[str]) -> Iterable[list[str]]:
-    """Databases limit the number of parameters."""
-    every = list(ids)
-    return (every[start : start + 500] for start in range(0, len(every), 500))
 
 
 def _dataset(row: Row[Any]) -> ReviewDataset:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, bindparam, func, insert, select, update
 
 from . import schema
-from .engine import now, reading
+from .engine import in_parts, now, reading
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ class Rounds:
         """What generated tasks came from, by task id."""
         found: dict[str, Draft] = {}
         with reading(self._engine) as connection:
-            for start in range(0, len(task_ids), 500):
-                query = select(schema.drafts).where(schema.drafts.c.task_id.in_(task_ids[start : start + 500]))
+            for some in in_parts(task_ids):
+                query = select(schema.drafts).where(schema.drafts.c.task_id.in_(some))
                 found.update({row.task_id: _draft(row) for row in connection.execute(query)})
         return found
 

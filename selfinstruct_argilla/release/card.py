@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ..analysis.agreement import wilson_interval
+from ..analysis.agreement import by_question, describe_agreement, describe_interval, wilson_interval
 from ..analysis.lengths import word_counts
 from ..errors import ReleaseError
 from .formats import Row
@@ -273,7 +273,7 @@ def _judged(review: Mapping[str, Any]) -> str:
             f"resolved by `{review['resolution']}`.",
             f"- {_count(judged, 'task')} judged: {review['accepted']:,} accepted, {review['rejected']:,} rejected, "
             f"{review['conflict']:,} in conflict; the acceptance rate is {review['accepted'] / judged:.0%}"
-            f"{_between(wilson_interval(review['accepted'], judged), '.0%')}.",
+            f"{describe_interval(wilson_interval(review['accepted'], judged), '.0%')}.",
             *_quality(review.get("quality") or {}),
         ]
     )
@@ -284,27 +284,17 @@ def _quality(quality: Mapping[str, Any]) -> list[str]:
     lines = []
     if quality.get("answers"):
         shares = ", ".join(
-            f"`{name}` {share['share']:.0%}{_between(share['interval'], '.0%')}"
+            f"`{name}` {share['share']:.0%}{describe_interval(share['interval'], '.0%')}"
             for name, share in quality["answers"].items()
         )
         total = max(share["total"] for share in quality["answers"].values())
         lines.append(f"- Good before any edit, of {_count(total, 'record')} judged: {shares}.")
     found = quality.get("verdicts")
     if found:
-        figures = [f"{found['percent']:.0%} of pairs of verdicts are equal{_between(found['percent_interval'], '.0%')}"]
-        names = {"cohen_kappa": "Cohen's κ", "fleiss_kappa": "Fleiss' κ", "krippendorff_alpha": "Krippendorff's α"}
-        figures += [
-            f"{title} {found[name]:.2f}{_between(found[f'{name}_interval'], '.2f')}"
-            for name, title in names.items()
-            if found[name] is not None
-        ]
         people = f"{found['annotators']} people on {_count(found['records'], 'record')} that several judged"
-        lines.append(f"- Agreement of {people}: {', '.join(figures)}.")
+        lines.append(f"- Agreement of {people}, on the verdict: {describe_agreement(found)}.")
+        lines += [f"- On `{name}`: {describe_agreement(answers)}." for name, answers in by_question(quality).items()]
     return lines
-
-
-def _between(interval: Sequence[float] | None, form: str) -> str:
-    return f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else ""
 
 
 def _statistics(figures: Mapping[str, Any], images: Sequence[str]) -> str:

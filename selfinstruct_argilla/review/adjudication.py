@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..pool.engine import reading
 from ..pool.pool import TaskPool
 from ..pool.reviews import ReviewDataset, Reviews
-from ..tasks import Verdict, external_id
+from ..tasks import external_id
 from .records import presented, record_fields
 from .rubric import Rubric
 
@@ -26,11 +26,7 @@ def lay_before(
     pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset, rubric: Rubric, adjudicators: Sequence[str]
 ) -> None:
     """Gives every adjudicator (user ids) a draft of each conflict that they have not touched."""
-    conflicts = [
-        record
-        for record in pool.reviews.records(dataset.id)
-        if record.state == "present" and record.verdict is Verdict.CONFLICT
-    ]
+    conflicts = pool.reviews.conflicts(dataset.id)
     with reading(pool.engine) as connection:
         known = Reviews.current_responses(connection, {record.task_id for record in conflicts})
     tasks = {task.id: task for task in pool.tasks(ids=sorted({record.task_id for record in conflicts}))}

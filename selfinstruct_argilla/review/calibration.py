@@ -21,7 +21,7 @@ from ..similarity.index import NoveltyIndex
 from ..tasks import Origin, Task, task_from_json
 from .rubric import Rubric
 
-_NEIGHBOURS = 1000  # tasks that the closest one is looked for among
+NEIGHBOURS = 1000  # tasks that the closest one is looked for among
 _FIRST = 90_000_000  # ids look like those of generated tasks, which never come this far
 
 
@@ -73,7 +73,7 @@ def read_calibration(path: Path, rubric: Rubric) -> list[Calibration]:
 def disguise(tasks: Sequence[Task], calibration: Sequence[Task]) -> list[Task]:
     """The calibration tasks with a round, a model and a closest task like those of the tasks they are mixed in with."""
     like, index = tasks[0], NoveltyIndex()
-    for task in tasks[:_NEIGHBOURS]:
+    for task in tasks[:NEIGHBOURS]:
         index.add(task.id, task.instruction)
     found = []
     for task in calibration:

@@ -7,22 +7,24 @@ every earlier task (it adds most).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..pool.pool import Outline
 from ..recipe import Review
-from ..tasks import Task, digest, external_id
+from ..tasks import digest, external_id
 from .records import Opinion
 from .rubric import Rubric
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """Instances of one task that are to be pushed. several: those that `min_submitted` people judge; assigned: who, by
-    instance. gold: the known answers of a calibration record, which only looks like a task."""
+    """Instances of one task that are to be pushed, without their texts: there may be many. several: those that
+    `min_submitted` people judge; assigned: who, by instance. gold: the known answers of a calibration record, which
+    only looks like a task."""
 
-    task: Task
+    task_id: str
     instances: tuple[int, ...]
     several: frozenset[int] = frozenset()
     assigned: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
@@ -31,11 +33,11 @@ class Entry:
     @property
     def records(self) -> list[str]:
         """External ids."""
-        return [external_id(self.task.id, instance) for instance in self.instances]
+        return [external_id(self.task_id, instance) for instance in self.instances]
 
 
 def choose(
-    candidates: Sequence[Task], review: Review, *, reviewed: int, waiting: int, worth: Mapping[str, float]
+    candidates: Iterable[Outline], review: Review, *, reviewed: int, waiting: int, worth: Mapping[str, float]
 ) -> list[Entry]:
     """The candidates that are due, most useful first.
 
@@ -43,14 +45,15 @@ def choose(
     is accepted, by id, where a judge model was asked. With `sample`, that many tasks in all, drawn at random, with one
     instance of each (Self-Instruct, section 3.2). With `batch`, whole tasks while no more than that many records wait.
     """
-    entries = [Entry(task, tuple(range(len(task.instances)))) for task in candidates]
+    order = sorted(candidates, key=lambda task: (-worth.get(task.id, 0.0), task.max_rouge_l or 0.0, task.id))
     if review.sample is not None:
-        drawn = sorted(entries, key=lambda entry: _chance("sample", entry.task.id))
+        drawn = sorted((task.id for task in order), key=lambda task_id: _chance("sample", task_id))
+        sample = set(drawn[: max(0, review.sample - reviewed)])
         entries = [
-            replace(entry, instances=(_chance("instance", entry.task.id) % len(entry.instances),))
-            for entry in drawn[: max(0, review.sample - reviewed)]
+            Entry(task.id, (_chance("instance", task.id) % task.instances,)) for task in order if task.id in sample
         ]
-    entries.sort(key=lambda e: (-worth.get(e.task.id, 0.0), e.task.max_rouge_l or 0.0, e.task.id))
+    else:
+        entries = [Entry(task.id, tuple(range(task.instances))) for task in order]
     if review.batch is None:
         return entries
     due: list[Entry] = []
@@ -63,30 +66,29 @@ def choose(
 
 
 def share_out(
-    entries: Iterable[Entry], review: Review, *, records: int, several: int, loads: Mapping[str, int]
-) -> list[Entry]:
-    """The entries with their annotators.
+    entries: Sequence[Entry], review: Review, *, records: int, several: int, loads: Mapping[str, int]
+) -> Iterator[Entry]:
+    """The entries with their annotators, one after the other.
 
     records, several: how many records were pushed before, and how many of them for several people; after this one the
     share is `overlap` again. loads: how many records each annotator has; the least burdened come first.
     """
-    entries = list(entries)
-    keys = [key for entry in entries for key in entry.records if entry.gold is None]
-    wanted = round(review.overlap * (records + len(keys))) - several
-    chosen = set(sorted(keys, key=lambda key: _chance("overlap", key))[: max(0, wanted)])
+    lots = sorted(_chance("overlap", key) for entry in entries if entry.gold is None for key in entry.records)
+    wanted = min(len(lots), round(review.overlap * (records + len(lots))) - several)
+    last = lots[wanted - 1] if wanted > 0 else -1
+    del lots  # there may be many
     burden = Counter({name: loads.get(name, 0) for name in review.annotators})
-    shared = []
     for entry in entries:
-        mine = frozenset(n for n, key in zip(entry.instances, entry.records, strict=True) if key in chosen)
-        assigned = {}
+        if entry.gold is not None:
+            yield replace(entry, assigned=dict.fromkeys(entry.instances, tuple(sorted(burden))))
+            continue
+        mine, assigned = set(), {}
         for instance, key in zip(entry.instances, entry.records, strict=True):
-            if entry.gold is not None:
-                assigned[instance] = tuple(sorted(burden))
-            else:
-                assigned[instance] = assign(key, review.min_submitted if instance in mine else 1, burden)
-                burden.update(assigned[instance])
-        shared.append(replace(entry, several=mine, assigned=assigned))
-    return shared
+            if _chance("overlap", key) <= last:
+                mine.add(instance)
+            assigned[instance] = assign(key, review.min_submitted if instance in mine else 1, burden)
+            burden.update(assigned[instance])
+        yield replace(entry, several=frozenset(mine), assigned=assigned)
 
 
 def assign(key: str, people: int, burden: Mapping[str, int]) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ def mix(entries: Sequence[Entry], others: Sequence[Entry]) -> list[Entry]:
     """The entries in their order, with the others anywhere among them."""
     mixed = list(entries)
     for other in others:
-        mixed.insert(_chance("mix", other.task.id) % (len(mixed) + 1), other)
+        mixed.insert(_chance("mix", other.task_id) % (len(mixed) + 1), other)
     return mixed
 
 

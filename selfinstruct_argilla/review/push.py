@@ -7,18 +7,18 @@ in one transaction with the tasks' move to `in_review`. What the pool has noted 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ReviewRefusedError
-from ..pool.pool import TaskPool
+from ..pool.engine import in_parts
+from ..pool.pool import Outline, TaskPool
 from ..pool.reviews import ReviewDataset, ReviewRecord, Reviews
 from ..recipe import Review
-from ..tasks import Status, Task, Verdict, external_id, split_external_id
-from .calibration import Calibration, disguise
+from ..tasks import Status, Task, external_id, split_external_id
+from .calibration import NEIGHBOURS, Calibration, disguise
 from .dataset import open_dataset
 from .due import Entry, assign, choose, mix, share_out, worth
 from .records import Opinion, content_hash, record_context, record_item, record_metadata
@@ -76,30 +76,32 @@ def push(
             hint="Name a new dataset: review.argilla.dataset in the recipe.",
         )
     check_annotators(review, client.usernames(client.workspace_id(opened.workspace)) if review.annotators else {})
-    candidates = [task for task in pool.tasks(Status.CANDIDATE) if distilled or task.distilled_from is None]
-    entries = _due(pool, review, opened, candidates, _orphans(pool, client, opened), calibration, opinions, rubric)
-    tasks = [entry.task for entry in entries]
-    nearest = {task.id: task.instruction for task in pool.tasks(ids=sorted({t.nearest for t in tasks if t.nearest}))}
-    records = sum(len(entry.instances) for entry in entries)
-    unchanged = _count(pool, opened.id)
+    due, waiting = _due(pool, review, client, opened, rubric, opinions, distilled=distilled)
+    load = pool.reviews.load(opened.id)
+    gold = _calibration(pool, opened, due, calibration)
+    due = mix(due, [Entry(item.task.id, (0,), gold=item.answers) for item in gold])
+    fakes = {item.task.id: item.task for item in gold}
+    shared = share_out(due, review, records=load.records, several=load.several, loads=load.assigned)
+    records = sum(len(entry.instances) for entry in due)
+    unchanged = pool.reviews.count(opened.id)
     refused: dict[str, str] = {}
     sent = 0
-    for batch in _batches(_items(entries, rubric, question_ids, nearest, language, opinions)):
+    for batch in _batches(_items(pool, shared, fakes, rubric, question_ids, language, opinions)):
         progress("Pushing to Argilla", sent / records)
         result = client.upsert(opened.id, batch.items)
         refused.update(result.refused)
-        _note(pool, opened, batch.entries, result, rubric, opinions)
+        _note(pool, opened, batch, result, rubric, opinions)
         sent += len(batch.items)
     if records:
         progress("Pushing to Argilla", 1.0)
     _reassign(pool, client, opened, review)
-    total = _count(pool, opened.id)
+    total = pool.reviews.count(opened.id)
     return PushResult(
         pushed=total - unchanged,
         unchanged=unchanged,
         total=total,
-        calibration=_count(pool, opened.id, gold=True),
-        waiting=len(candidates) - len({task.id for task in tasks} & {task.id for task in candidates}),
+        calibration=pool.reviews.count(opened.id, gold=True),
+        waiting=waiting,
         refused=refused,
         dataset=dataset,
         url=opened.url,
@@ -109,65 +111,79 @@ def push(
 def _due(
     pool: TaskPool,
     review: Review,
+    client: ArgillaClient,
     opened: ReviewDataset,
-    candidates: Sequence[Task],
-    orphans: Sequence[Entry],
-    calibration: Sequence[Calibration],
-    opinions: Mapping[str, Opinion],
     rubric: Rubric,
-) -> list[Entry]:
-    """What goes out now: tasks that wait in a dataset that is gone, then candidates, with calibration among them."""
-    before = pool.reviews.records(opened.id)
-    waiting = sum(record.state == "present" and record.verdict is Verdict.PENDING for record in before)
-    by_task = {
-        task.id: [opinions[key] for key in (external_id(task.id, n) for n in range(len(task.instances)))]
-        for task in candidates
-        if all(external_id(task.id, n) in opinions for n in range(len(task.instances)))
-    }
+    opinions: Mapping[str, Opinion],
+    *,
+    distilled: bool,
+) -> tuple[list[Entry], int]:
+    """Tasks that wait in a dataset that is gone, then the candidates that are due; and how many are not due yet."""
+    candidates = [task for task in pool.outlines(Status.CANDIDATE) if distilled or not task.distilled]
+    orphans = _orphans(pool, client, opened)
+    load = pool.reviews.load(opened.id)
     chosen = choose(
         candidates,
         review,
-        reviewed=len({record.task_id for record in before} | {entry.task.id for entry in orphans}),
-        waiting=waiting + sum(len(entry.instances) for entry in orphans),
-        worth={task_id: worth(found, rubric) for task_id, found in by_task.items()},
+        reviewed=load.tasks + len(orphans),
+        waiting=load.waiting + sum(len(entry.instances) for entry in orphans),
+        worth=_worth(candidates, opinions, rubric),
     )
-    due = [*orphans, *chosen]
-    if due:
-        known = {record.task_id for record in pool.reviews.records(opened.id, gold=True)}
-        fresh = [item for item in calibration if item.task.id not in known]
-        like = disguise([entry.task for entry in due], [item.task for item in fresh])
-        due = mix(due, [Entry(task, (0,), gold=item.answers) for task, item in zip(like, fresh, strict=True)])
-    return share_out(
-        due,
-        review,
-        records=len(before),
-        several=sum(record.several for record in before),
-        loads=Counter(name for record in before if record.state == "present" for name in record.assigned),
-    )
+    return [*orphans, *chosen], len(candidates) - len(chosen)
+
+
+def _worth(candidates: Iterable[Outline], opinions: Mapping[str, Opinion], rubric: Rubric) -> dict[str, float]:
+    """How likely tasks are accepted, by id, where a judge model was asked about all their instances."""
+    if not opinions:
+        return {}
+    keys = {task.id: [external_id(task.id, number) for number in range(task.instances)] for task in candidates}
+    return {
+        task_id: worth([opinions[key] for key in records], rubric)
+        for task_id, records in keys.items()
+        if all(key in opinions for key in records)
+    }
+
+
+def _calibration(
+    pool: TaskPool, opened: ReviewDataset, due: Sequence[Entry], calibration: Sequence[Calibration]
+) -> list[Calibration]:
+    """What is not in the dataset yet, made to look like the tasks that are due."""
+    if not due or not calibration:
+        return []
+    known = {record.task_id for record in pool.reviews.records(opened.id, gold=True)}
+    fresh = [item for item in calibration if item.task.id not in known]
+    neighbours = [entry.task_id for entry in due[:NEIGHBOURS]]
+    tasks = pool.shown(neighbours)
+    like = disguise([tasks[task_id] for task_id in neighbours], [item.task for item in fresh])
+    return [replace(item, task=task) for item, task in zip(fresh, like, strict=True)]
 
 
 @dataclass
 class _Batch:
     """Whole tasks and their records."""
 
-    entries: list[Entry]
+    tasks: list[tuple[Entry, Task]]
     items: list[dict[str, Any]]
 
 
 def _items(
-    entries: Sequence[Entry],
+    pool: TaskPool,
+    entries: Iterable[Entry],
+    fakes: Mapping[str, Task],
     rubric: Rubric,
     question_ids: dict[str, str],
-    nearest: dict[str, str],
     language: str,
     opinions: Mapping[str, Opinion],
-) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
-    for entry in entries:
-        task = entry.task
-        context = record_context(task, nearest.get(task.nearest or ""), language)
-        yield (
-            entry,
-            [
+) -> Iterator[tuple[Entry, Task, list[dict[str, Any]]]]:
+    """The records of each entry; the texts of some tasks at a time are in memory."""
+    for some in in_parts(entries, _BATCH_RECORDS):
+        tasks = {**pool.shown([entry.task_id for entry in some]), **fakes}
+        near = {task.nearest for entry in some if (task := tasks[entry.task_id]).nearest is not None}
+        nearest = {task.id: task.instruction for task in pool.tasks(ids=sorted(near))}
+        for entry in some:
+            task = tasks[entry.task_id]
+            context = record_context(task, nearest.get(task.nearest or ""), language)
+            items = [
                 record_item(
                     task,
                     number,
@@ -178,19 +194,19 @@ def _items(
                     opinion=opinions.get(external_id(task.id, number)),
                 )
                 for number in entry.instances
-            ],
-        )
+            ]
+            yield entry, task, items
 
 
-def _batches(tasks: Iterator[tuple[Entry, list[dict[str, Any]]]]) -> Iterator[_Batch]:
+def _batches(records: Iterable[tuple[Entry, Task, list[dict[str, Any]]]]) -> Iterator[_Batch]:
     """Batches bounded in records and bytes: a server needs up to 10 ms a record, and its clients give up after 60 s."""
     batch, size = _Batch([], []), 0
-    for entry, items in tasks:
+    for entry, task, items in records:
         more = len(json.dumps(items))
         if batch.items and (len(batch.items) + len(items) > _BATCH_RECORDS or size + more > _BATCH_BYTES):
             yield batch
             batch, size = _Batch([], []), 0
-        batch.entries.append(entry)
+        batch.tasks.append((entry, task))
         batch.items += items
         size += more
     if batch.items:
@@ -200,62 +216,62 @@ def _batches(tasks: Iterator[tuple[Entry, list[dict[str, Any]]]]) -> Iterator[_B
 def _note(
     pool: TaskPool,
     dataset: ReviewDataset,
-    entries: Sequence[Entry],
+    batch: _Batch,
     result: Upserted,
     rubric: Rubric,
     opinions: Mapping[str, Opinion],
 ) -> None:
     """The pool remembers what Argilla took; another push may have been faster, and its notes stay."""
-    by_id = {entry.task.id: entry for entry in entries}
-    taken = [split_external_id(external) for external in result.server_ids]
+    by_id = {task.id: (entry, task) for entry, task in batch.tasks}
     with pool.write() as writer:
         known = {
-            (record.task_id, record.instance)
+            external_id(record.task_id, record.instance)
             for records in Reviews.records_of(writer.connection, by_id).values()
             for record in records
             if record.dataset_id == dataset.id
         }
-        fresh = [
-            ReviewRecord(
-                task_id=task_id,
-                instance=instance,
-                dataset_id=dataset.id,
-                server_id=result.server_ids[external_id(task_id, instance)],
-                content_hash=content_hash(by_id[task_id].task, instance),
-                rubric_version=rubric.version,
-                several=instance in by_id[task_id].several,
-                assigned=by_id[task_id].assigned[instance],
-                suggested=opinion.answers if (opinion := opinions.get(external_id(task_id, instance))) else None,
-                gold=by_id[task_id].gold,
+        fresh = []
+        for key, server_id in result.server_ids.items():
+            if key in known:
+                continue
+            task_id, instance = split_external_id(key)
+            entry, task = by_id[task_id]
+            opinion = opinions.get(key)
+            fresh.append(
+                ReviewRecord(
+                    task_id=task_id,
+                    instance=instance,
+                    dataset_id=dataset.id,
+                    server_id=server_id,
+                    content_hash=content_hash(task, instance),
+                    rubric_version=rubric.version,
+                    several=instance in entry.several,
+                    assigned=entry.assigned[instance],
+                    suggested=opinion.answers if opinion is not None else None,
+                    gold=entry.gold,
+                )
             )
-            for task_id, instance in taken
-            if (task_id, instance) not in known
-        ]
         Reviews.save_records(writer.connection, fresh)
         writer.mark_pushed(sorted({record.task_id for record in fresh if record.gold is None}))
 
 
 def _reassign(pool: TaskPool, client: ArgillaClient, opened: ReviewDataset, review: Review) -> None:
     """Records that nobody has begun, of annotators whom the recipe no longer names, go to the others."""
-    if not review.annotators:
-        return
     team = set(review.annotators)
-    begun = {
-        (response.task_id, response.instance) for response in pool.reviews.responses() if response.status != "deleted"
-    }
-    records = [record for record in pool.reviews.records(opened.id) if record.state == "present"]
-    burden = Counter(dict.fromkeys(review.annotators, 0))
-    burden.update(name for record in records for name in record.assigned if name in team)
+    loads = pool.reviews.load(opened.id).assigned
+    if not team or not loads.keys() - team:
+        return
+    burden = {name: loads[name] for name in review.annotators}
     changed = []
-    for record in records:
-        if set(record.assigned) - team and (record.task_id, record.instance) not in begun:
+    for record in pool.reviews.untouched(opened.id):
+        if set(record.assigned) - team:
             stay = [name for name in record.assigned if name in team]
             others = {name: load for name, load in burden.items() if name not in stay}
             fill = assign(external_id(record.task_id, record.instance), len(record.assigned) - len(stay), others)
-            burden.update(fill)
+            for name in fill:
+                burden[name] += 1
             changed.append(replace(record, assigned=tuple(sorted([*stay, *fill]))))
-    for start in range(0, len(changed), _BATCH_RECORDS):
-        some = changed[start : start + _BATCH_RECORDS]
+    for some in in_parts(changed, _BATCH_RECORDS):
         tasks = {task.id: task for task in pool.tasks(ids=sorted({record.task_id for record in some}))}
         items = [
             {
@@ -286,19 +302,5 @@ def _orphans(pool: TaskPool, client: ArgillaClient, opened: ReviewDataset) -> li
         if known.id != opened.id and known.name == opened.name and known.api_url == opened.api_url
         and client.dataset(known.id) is None
     ]  # fmt: skip
-    instances: dict[str, list[int]] = {}
-    for dataset_id in gone:
-        for record in pool.reviews.records(dataset_id):
-            instances.setdefault(record.task_id, []).append(record.instance)
-    if not instances:
-        return []
-    originals = pool.originals()
-    return [
-        Entry(originals.get(task.id, task), tuple(instances[task.id]))
-        for task in pool.tasks(ids=sorted(instances))
-        if task.status in (Status.IN_REVIEW, Status.CONFLICT)
-    ]
-
-
-def _count(pool: TaskPool, dataset_id: str, *, gold: bool = False) -> int:
-    return sum(record.state == "present" for record in pool.reviews.records(dataset_id, gold=gold))
+    waiting = pool.reviews.waiting_tasks(gone)
+    return [Entry(task_id, tuple(instances)) for task_id, instances in waiting.items()]

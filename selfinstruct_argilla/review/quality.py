@@ -10,11 +10,12 @@ Annotators' names are in `Quality`, for the lead of the review; what `to_json` a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..analysis.agreement import Agreement, agreement, wilson_interval
+from ..pool.engine import in_parts
 from ..pool.pool import TaskPool
 from ..tasks import Verdict
 from .records import record_fields
@@ -134,12 +135,7 @@ def review_quality(pool: TaskPool) -> Quality | None:
     if not datasets:
         return None
     rubric = Rubric.model_validate(datasets[-1].rubric)
-    submitted: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
-    for response in pool.reviews.responses():
-        if response.status == "submitted":
-            key = (response.task_id, response.instance)
-            submitted.setdefault(key, {})[response.username or response.user_id] = response.values
-    judged = _judged(pool, datasets[-1].id, rubric, submitted)
+    judged = list(_judged(pool, datasets[-1].id, rubric))
     overall, rounds = _figures(judged, rubric), sorted({record.round for record in judged})
     return Quality(
         overall=overall,
@@ -149,45 +145,49 @@ def review_quality(pool: TaskPool) -> Quality | None:
             else overall
             for number in rounds
         },
-        calibration=_calibration(pool, datasets[-1].id, submitted),
+        calibration=calibration(pool),
         judge=_judge_agreement(judged, rubric),
     )
 
 
-def _judged(
-    pool: TaskPool, dataset_id: str, rubric: Rubric, submitted: Mapping[tuple[str, int], dict[str, dict[str, Any]]]
-) -> list[_Judged]:
-    present = [
-        record
-        for record in pool.reviews.records(dataset_id)
-        if record.state == "present" and (record.task_id, record.instance) in submitted
-    ]
-    originals = pool.originals()
-    tasks = {
-        task.id: originals.get(task.id, task) for task in pool.tasks(ids=sorted({record.task_id for record in present}))
-    }
-    found = []
-    for record in present:
-        people = submitted[record.task_id, record.instance]
-        fields = record_fields(tasks[record.task_id], record.instance)
-        answers: dict[str, dict[str, Any]] = {}
-        acceptable: dict[str, dict[str, bool]] = {}
-        accepted: dict[str, bool] = {}
-        failed: set[str] = set()
-        for name, values in people.items():
-            for question in _closed(rubric):
-                value = values.get(question.name)
-                if value is not None:
-                    answers.setdefault(question.name, {})[name] = value
-            for question_name, condition in rubric.accept.items():
-                acceptable.setdefault(question_name, {})[name] = condition.holds(values.get(question_name))
-            judgement = judge(rubric, values, fields)
-            accepted[name] = judgement.accepted
-            failed.update(judgement.failed)
-        suggested = {name: opinion["value"] for name, opinion in (record.suggested or {}).items()}
-        round = tasks[record.task_id].round
-        found.append(_Judged(round, record.verdict, answers, acceptable, accepted, frozenset(failed), suggested))
-    return found
+def calibration(pool: TaskPool) -> dict[str, Share]:
+    """Known answers of the newest review dataset's calibration records that were given right, by annotator."""
+    datasets = pool.reviews.datasets()
+    right: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
+    for record in pool.reviews.answered(datasets[-1].id, gold=True) if datasets else ():
+        for name, values in record.answers.items():
+            for question, answer in (record.gold or {}).items():
+                asked[name] += 1
+                right[name] += values.get(question) == answer
+    return {name: Share(right[name], asked[name]) for name in sorted(asked)}
+
+
+def _judged(pool: TaskPool, dataset_id: str, rubric: Rubric) -> Iterator[_Judged]:
+    closed = [question.name for question in _closed(rubric)]
+    for some in in_parts(pool.reviews.answered(dataset_id)):
+        tasks = pool.shown(sorted({record.task_id for record in some}))
+        for record in some:
+            people, task = record.answers, tasks[record.task_id]
+            fields = record_fields(task, record.instance)
+            judgements = {name: judge(rubric, values, fields) for name, values in people.items()}
+            yield _Judged(
+                round=task.round,
+                verdict=record.verdict,
+                answers={
+                    question: {
+                        name: values[question] for name, values in people.items() if values.get(question) is not None
+                    }
+                    for question in closed
+                },
+                acceptable={
+                    question: {name: condition.holds(values.get(question)) for name, values in people.items()}
+                    for question, condition in rubric.accept.items()
+                },
+                accepted={name: judgement.accepted for name, judgement in judgements.items()},
+                failed=frozenset(question for judgement in judgements.values() for question in judgement.failed),
+                suggested={question: opinion["value"] for question, opinion in (record.suggested or {}).items()},
+            )
 
 
 def _figures(judged: Sequence[_Judged], rubric: Rubric) -> Figures:
@@ -223,19 +223,6 @@ def _good(judged: Sequence[_Judged], questions: Sequence[str]) -> Share:
         return 2 * sum(votes.values()) > len(votes)
 
     return Share(sum(all(mostly(record.acceptable[q]) for q in questions) for record in judged), len(judged))
-
-
-def _calibration(
-    pool: TaskPool, dataset_id: str, submitted: Mapping[tuple[str, int], dict[str, dict[str, Any]]]
-) -> dict[str, Share]:
-    right: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
-    for record in pool.reviews.records(dataset_id, gold=True):
-        for name, values in submitted.get((record.task_id, record.instance), {}).items():
-            for question, answer in (record.gold or {}).items():
-                asked[name] += 1
-                right[name] += values.get(question) == answer
-    return {name: Share(right[name], asked[name]) for name in sorted(asked)}
 
 
 def _judge_agreement(judged: Sequence[_Judged], rubric: Rubric) -> dict[str, Agreement]:

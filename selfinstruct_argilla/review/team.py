@@ -12,7 +12,7 @@ from ..errors import ReviewRefusedError, UsageError
 from ..pool.pool import TaskPool
 from ..recipe import Review
 from ..tasks import Verdict
-from .quality import Share, review_quality
+from .quality import Share, calibration
 
 if TYPE_CHECKING:
     from .argilla_client import ArgillaClient
@@ -44,6 +44,18 @@ class MemberProgress:
     assigned: int
     waiting: int
     calibration: Share | None
+
+
+@dataclass(frozen=True)
+class Comment:
+    """What somebody wrote beside the answers to one record; status: of their response, submitted or discarded."""
+
+    task_id: str
+    instance: int
+    username: str
+    status: str
+    question: str
+    text: str
 
 
 def add_members(client: ArgillaClient, review: Review, names: Sequence[str], *, role: str) -> list[Member]:
@@ -100,8 +112,7 @@ def team_progress(pool: TaskPool, people: Sequence[Member]) -> list[MemberProgre
         for name in record.assigned
         if record.verdict is Verdict.PENDING and (name, record.task_id, record.instance) not in answered
     )
-    quality = review_quality(pool)
-    calibration = quality.calibration if quality is not None else {}
+    accuracy = calibration(pool)
     roles = {member.username: member.role for member in people}
     found = []
     for name in sorted({*roles, *said, *assigned}):
@@ -115,10 +126,34 @@ def team_progress(pool: TaskPool, people: Sequence[Member]) -> list[MemberProgre
                 discarded=counts["discarded"],
                 assigned=assigned[name],
                 waiting=waiting[name],
-                calibration=calibration.get(name),
+                calibration=accuracy.get(name),
             )
         )
     return found
+
+
+def comments(pool: TaskPool) -> list[Comment]:
+    """What people wrote to the questions that edit nothing, by record; as of the last sync."""
+    datasets = pool.reviews.datasets()
+    questions = [
+        question["name"]
+        for question in (datasets[-1].rubric["questions"] if datasets else ())
+        if question["type"] == "text" and question["edits"] is None
+    ]
+    found = [
+        Comment(
+            task_id=response.task_id,
+            instance=response.instance,
+            username=response.username or response.user_id,
+            status=response.status,
+            question=question,
+            text=response.values[question],
+        )
+        for response in pool.reviews.responses()
+        for question in questions
+        if response.values.get(question) and response.status in ("submitted", "discarded")
+    ]
+    return sorted(found, key=lambda comment: (comment.task_id, comment.instance, comment.username))
 
 
 def check_annotators(review: Review, names: dict[str, str]) -> None:
