@@ -78,7 +78,9 @@ def collect(recipe: Recipe, pool: TaskPool, tasks: Sequence[Task], status: PoolS
     written = [task for task in tasks if task.origin in _WRITTEN]
     accepted = [task for task in tasks if task.status is Status.ACCEPTED]
     instances = [instance for task in written for instance in task.instances]
-    discards = pool.rounds.discards_by_round()
+    discards: dict[int, dict[str, int]] = {}
+    for (round, reason), count in pool.rounds.discards_by("round", "reason").items():
+        discards.setdefault(round, {})[reason] = count
     spend = {round: spend for (round,), spend in pool.journal.spend_by("round").items()}
     numbers = sorted({task.round for task in written} | discards.keys() | spend.keys())
     return {

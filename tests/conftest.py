@@ -33,7 +33,8 @@ os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="sia-runtime-")
 for _name in _KEYS:
     os.environ.pop(_name, None)
 
-import hub_server  # noqa: E402, F401 - points HF_ENDPOINT at the test hub, before huggingface_hub reads it
+from hub_server import hub  # noqa: E402, F401 - points HF_ENDPOINT at the test hub, before huggingface_hub reads it
+from review_people import workspace  # noqa: E402, F401
 from servers import argilla_server, local_model  # noqa: E402, F401 - session fixtures
 
 _LOOPBACK = ("127.", "::1", "localhost", "0.0.0.0")

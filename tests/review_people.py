@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from selfinstruct_argilla.local.argilla_server import ArgillaEndpoint
 from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.recipe import ArgillaConfig, Review
 from selfinstruct_argilla.review.argilla_client import ArgillaClient, connect
@@ -121,6 +124,14 @@ class Workspace:
         task = self.pool.task(f"generated_{number:08d}")
         assert task is not None
         return task.status
+
+
+@pytest.fixture
+def workspace(argilla_server: ArgillaEndpoint, tmp_path: Path) -> Iterator[Workspace]:
+    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool:
+        workspace = Workspace(argilla_server.api_url, argilla_server.api_key, pool)
+        yield workspace
+        workspace.close()
 
 
 @dataclass

@@ -16,9 +16,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 from review_people import Person, Workspace, candidates
-from servers import ArgillaEndpoint
 
-from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.tasks import Status
 
 SCREENSHOTS = os.environ.get("SELFINSTRUCT_SCREENSHOTS")
@@ -38,14 +36,6 @@ def browser() -> Iterator[Browser]:
             pytest.skip("no Chromium is installed (apt install chromium, or playwright install chromium)")
         yield browser
         browser.close()
-
-
-@pytest.fixture
-def workspace(argilla_server: ArgillaEndpoint, tmp_path: Path) -> Iterator[Workspace]:
-    with TaskPool.open(f"sqlite:///{tmp_path / 'pool.db'}") as pool:
-        workspace = Workspace(argilla_server.api_url, argilla_server.api_key, pool)
-        yield workspace
-        workspace.close()
 
 
 class Annotator:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,6 @@ from selfinstruct_argilla.review.argilla_client import connect
 from selfinstruct_argilla.review.records import agent_name
 from selfinstruct_argilla.review.rubric import load_rubric
 from selfinstruct_argilla.tasks import Instance, Provenance, Status, Task
-
-
-@pytest.fixture
-def workspace(argilla_server: Any, tmp_path: Path) -> Iterator[Workspace]:
-    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool:
-        workspace = Workspace(argilla_server.api_url, argilla_server.api_key, pool)
-        yield workspace
-        workspace.close()
 
 
 def test_a_record_holds_what_the_contract_says(workspace: Workspace) -> None:
@@ -269,8 +260,9 @@ def test_a_deleted_dataset_is_made_again_with_what_waits(workspace: Workspace) -
     ann.submit(workspace.record_id("generated_00000000:0"))
     workspace.sync()
     workspace.client.send("DELETE", f"datasets/{workspace.dataset_id}")
-    with pytest.raises(ReviewRefusedError, match="not at"):
+    with pytest.raises(ReviewRefusedError, match="not at .* any more") as refused:
         workspace.sync()
+    assert "sia push" in str(refused.value.hint)
     assert workspace.status(0) is Status.ACCEPTED
     assert workspace.push().pushed == 2
     assert set(workspace.records()) == {"generated_00000001:0", "generated_00000002:0"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hub_server  # isort: skip  # first: it sets the environment that the clients read when they are imported
-
 import json
 import uuid
 from collections.abc import Iterator
@@ -25,13 +23,6 @@ from selfinstruct_argilla.review.rubric import Rubric, load_rubric
 from selfinstruct_argilla.tasks import Status
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # the SDK's own
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("HF_TOKEN", "hf_writer")
-    with hub_server.running() as hub:
-        yield hub
 
 
 @pytest.fixture

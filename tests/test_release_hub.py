@@ -30,13 +30,6 @@ assert huggingface_hub.constants.ENDPOINT == hub_server.ENDPOINT, "tests/conftes
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("HF_TOKEN", "hf_writer")
-    with hub_server.running() as hub:
-        yield hub
-
-
-@pytest.fixture
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waiting of retries, noted instead of done."""
     noted: list[float] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hub_server  # isort: skip  # first: it sets the environment that the clients read when they are imported
-
 import json
 import time
 from collections.abc import Iterator
@@ -30,13 +28,6 @@ from selfinstruct_argilla.release.pull import PullResult, look, pull
 from selfinstruct_argilla.tasks import Instance, Origin, Provenance, Status, Task, Verdict
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, in each upload
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setenv("HF_TOKEN", "hf_writer")
-    with hub_server.running() as hub:
-        yield hub
 
 
 @pytest.fixture

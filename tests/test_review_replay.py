@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -216,14 +216,6 @@ class Histories(RuleBasedStateMachine):
             pass
         finally:
             faults.heal()
-
-
-@pytest.fixture
-def workspace(argilla_server: Any, tmp_path: Path) -> Iterator[Workspace]:
-    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool:
-        workspace = Workspace(argilla_server.api_url, argilla_server.api_key, pool)
-        yield workspace
-        workspace.close()
 
 
 @pytest.mark.timeout(600)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,8 @@ import pytest
 from review_people import YES, Faults, Workspace, candidates
 
 from selfinstruct_argilla.errors import ReviewRefusedError
-from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.review.rubric import load_rubric
 from selfinstruct_argilla.tasks import Instance, Status, Task
-
-
-@pytest.fixture
-def workspace(argilla_server: Any, tmp_path: Path) -> Iterator[Workspace]:
-    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool:
-        workspace = Workspace(argilla_server.api_url, argilla_server.api_key, pool)
-        yield workspace
-        workspace.close()
-
 
 EVERY_TYPE = """
 questions:
@@ -174,20 +164,3 @@ def test_an_answer_to_an_old_wording_counts_and_is_known_as_such(workspace: Work
     with pytest.raises(ReviewRefusedError, match="other questions or answers") as refused:
         workspace.sync()
     assert "review.argilla.dataset" in str(refused.value.hint)
-
-
-def test_a_dataset_deleted_by_hand_is_named_and_what_was_synced_stays(workspace: Workspace) -> None:
-    workspace.add(candidates(2))
-    workspace.push()
-    ann = workspace.person()
-    ann.submit(workspace.record_id("generated_00000000:0"))
-    workspace.sync()
-    workspace.client.send("DELETE", f"datasets/{workspace.dataset_id}")
-    with pytest.raises(ReviewRefusedError, match="not at .* any more") as refused:
-        workspace.sync()
-    assert "sia push" in str(refused.value.hint)
-    assert workspace.status(0) is Status.ACCEPTED
-    assert workspace.push().pushed == 1
-    assert set(workspace.records()) == {"generated_00000001:0"}
-    workspace.sync()
-    assert workspace.status(0) is Status.ACCEPTED

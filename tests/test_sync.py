@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,20 +9,11 @@ import pytest
 from review_people import YES, Faults, KilledError, Workspace, candidates
 
 from selfinstruct_argilla.errors import ReviewRefusedError, ReviewUnavailableError
-from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.review.argilla_client import connect
 from selfinstruct_argilla.review.rubric import load_rubric
 from selfinstruct_argilla.tasks import Status, Task, Verdict
 
 NO = {**YES, "output_correct": "no"}
-
-
-@pytest.fixture
-def workspace(argilla_server: Any, tmp_path: Path) -> Iterator[Workspace]:
-    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool:
-        workspace = Workspace(argilla_server.api_url, argilla_server.api_key, pool)
-        yield workspace
-        workspace.close()
 
 
 def pushed(workspace: Workspace, count: int = 1, *, instances: int = 1) -> list[str]:

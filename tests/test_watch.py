@@ -5,28 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from review_people import YES, Faults, Workspace, candidates
 
-from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.review.argilla_client import connect
 from selfinstruct_argilla.review.watch import watch
 from selfinstruct_argilla.review.webhooks import notices
 from selfinstruct_argilla.tasks import Status
 
 NO = {**YES, "output_correct": "no"}
-
-
-@pytest.fixture
-def workspace(argilla_server: Any, tmp_path: Path) -> Iterator[Workspace]:
-    with TaskPool.open(f"sqlite:///{tmp_path}/pool.db") as pool:
-        workspace = Workspace(argilla_server.api_url, argilla_server.api_key, pool)
-        yield workspace
-        workspace.close()
 
 
 def watching(workspace: Workspace, wait: Callable[[float], object], clock: Callable[[], float]) -> Iterator[Any]:

@@ -27,12 +27,12 @@ from ..pool import schema
 from ..pool.engine import reading
 from ..pool.journal import PoolJournal
 from ..pool.locks import lock_round
-from ..pool.pool import TaskPool, load_tasks
+from ..pool.pool import TaskPool, count_written, load_tasks
 from ..pool.rounds import Discard, Draft, Round, Rounds, Wave
 from ..recipe import Recipe
 from ..tasks import Instance, Origin, Provenance, Status, Task
 from .instances import check
-from .loop import LONGEST_DISCARD, GenerateResult, count_written, difference, stop_fruitless
+from .loop import LONGEST_DISCARD, GenerateResult, difference, stop_fruitless
 from .method import parameters
 from .template import Template, load_template
 
@@ -149,7 +149,7 @@ class Distillation:
         Raises GenerationError where there is nothing to distill, or after ten waves without a usable output, and what
         `Caller.ask` raises. Whatever ends it, the same call goes on from there.
         """
-        discards, before, cap = self._pool.rounds.discard_counts(), self._count(), None
+        discards, before, cap = self._pool.rounds.discard_counts(), self._pool.written(PREFIX), None
         with ExitStack() as locks:
             last = round = await asyncio.to_thread(self._begin, target, locks)
             try:
@@ -160,7 +160,7 @@ class Distillation:
                         round = None if target is None else await asyncio.to_thread(self._begin, target, locks)
             except BudgetReached as reached:
                 cap = reached.what
-        total = self._count()
+        total = self._pool.written(PREFIX)
         return GenerateResult(
             round=last.number if last else None,
             generated=total - before,
@@ -172,10 +172,6 @@ class Distillation:
             ended="budget" if cap else "target",
             cap=cap,
         )
-
-    def _count(self) -> int:
-        with reading(self._pool.engine) as connection:
-            return count_written(connection, PREFIX)
 
     # plan ------------------------------------------------------------------------------------------
 

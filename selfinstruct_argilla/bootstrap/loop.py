@@ -18,16 +18,13 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Connection, func, select
-
 from ..errors import GenerationError
 from ..llm.base import CallRecord, Place, Prompt, Reply, Request
 from ..llm.caller import BudgetReached, Caller
-from ..pool import schema
 from ..pool.engine import reading
 from ..pool.journal import PoolJournal
 from ..pool.locks import lock_round
-from ..pool.pool import PoolWriter, TaskPool, load_tasks
+from ..pool.pool import PoolWriter, TaskPool, count_written, load_tasks
 from ..pool.rounds import Discard, Draft, Round, Rounds, Wave
 from ..recipe import Recipe
 from ..similarity.index import Match
@@ -140,7 +137,8 @@ class Bootstrap:
         discards = self._pool.rounds.discard_counts()
         with ExitStack() as locks:
             round = self._begin(target, locks)
-            before = _count_generated(self._pool, round)
+            number = round.number if round else None
+            before = self._pool.written(PREFIX, number)
             ended: Literal["target", "budget"] = "target"
             cap = None
             try:
@@ -149,9 +147,9 @@ class Bootstrap:
             except BudgetReached as reached:
                 ended, cap = "budget", reached.what
             return GenerateResult(
-                round=round.number if round else None,
-                generated=_count_generated(self._pool, round) - before,
-                total=_count_generated(self._pool),
+                round=number,
+                generated=self._pool.written(PREFIX, number) - before,
+                total=self._pool.written(PREFIX),
                 target=round.target if round else target or 0,
                 requests=self._caller.bought,
                 discards=difference(self._pool.rounds.discard_counts(), discards),
@@ -490,20 +488,6 @@ def stop_fruitless(pool: TaskPool, waves: int) -> None:
         f"{waves} waves in a row brought no candidate; most were turned away for: {why}",
         hint="Try another model, more seeds or a higher bootstrap.novelty.threshold; see: sia status",
     )
-
-
-def count_written(connection: Connection, prefix: str, round: int | None = None) -> int:
-    """Tasks that models wrote, by the prefix of their ids; of one round where asked. Whatever people did to them,
-    they count."""
-    table = schema.tasks
-    query = select(func.count()).where(table.c.origin == Origin.GENERATED.value)
-    query = query.where(table.c.id.startswith(f"{prefix}_", autoescape=True))
-    return int(connection.execute(query if round is None else query.where(table.c.round == round)).scalar_one())
-
-
-def _count_generated(pool: TaskPool, round: Round | None = None) -> int:
-    with reading(pool.engine) as connection:
-        return count_written(connection, PREFIX, round.number if round else None)
 
 
 def difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from ..tasks import Status
 from .demonstrations import demonstrable, generator
 from .distill import METHOD, due_tasks, requests_of
 from .distill import PREFIX as DISTILLED
-from .loop import PREFIX, count_written
+from .loop import PREFIX
 from .methods import method_of
 
 _BYTES_PER_TOKEN = 4  # a rule of thumb for English; the journal's own averages replace it once there are any
@@ -69,8 +69,7 @@ def preview(pool: TaskPool, recipe: Recipe, target: int | None = None) -> Previe
     settings = recipe.bootstrap
     method = method_of(recipe, seeds)
     generated = demonstrable(pool.tasks(list(settings.demonstrations.from_)))
-    with reading(pool.engine) as connection:
-        done = count_written(connection, PREFIX)
+    done = pool.written(PREFIX)
     wanted = max(0, target - done) if target is not None else settings.target
     planned = method.plan(generated, generator(settings.seed, 1, 1, 0))
     price = recipe.models.generator.price
@@ -94,8 +93,8 @@ def preview(pool: TaskPool, recipe: Recipe, target: int | None = None) -> Previe
 
 
 def _preview_distillation(pool: TaskPool, recipe: Recipe, target: int | None, spent: Mapping[str, Spend]) -> Preview:
+    done = pool.written(DISTILLED)
     with reading(pool.engine) as connection:
-        done = count_written(connection, DISTILLED)
         due = due_tasks(connection, recipe)[: recipe.bootstrap.target if target is None else max(0, target - done)]
     requests = [request for task in due for request in requests_of(task, recipe)]
     steps = [

@@ -160,6 +160,12 @@ class TaskPool:
             accepted = query.where(table.c.status == Status.ACCEPTED.value)
             return int(connection.execute(query).scalar_one()), int(connection.execute(accepted).scalar_one())
 
+    def written(self, prefix: str, round: int | None = None) -> int:
+        """Tasks that models wrote, by the prefix of their ids; of one round where asked. Whatever people did to them,
+        they count."""
+        with reading(self.engine) as connection:
+            return count_written(connection, prefix, round)
+
     def generated_by(self) -> dict[tuple[int, str | None], tuple[int, int]]:
         """The same by round and model."""
         table = schema.tasks
@@ -441,6 +447,14 @@ def load_tasks(
         verdict = Verdict(part.verdict) if part.verdict else None
         by_task.setdefault(part.task_id, []).append(Instance(part.input, part.output, verdict))
     return sorted((_task(row, by_task.get(row.id, [])) for row in rows), key=lambda task: task.id)
+
+
+def count_written(connection: Connection, prefix: str, round: int | None = None) -> int:
+    """`TaskPool.written`, as of a transaction."""
+    table = schema.tasks
+    query = select(func.count()).where(table.c.origin == Origin.GENERATED.value)
+    query = query.where(table.c.id.startswith(f"{prefix}_", autoescape=True))
+    return int(connection.execute(query if round is None else query.where(table.c.round == round)).scalar_one())
 
 
 def load_originals(connection: Connection, ids: Sequence[str] | None = None) -> dict[str, Task]:

@@ -93,27 +93,14 @@ class Rounds:
 
     def discard_counts(self) -> dict[str, int]:
         """Discards by reason."""
-        table = schema.discards
-        query = select(table.c.reason, func.count()).group_by(table.c.reason).order_by(table.c.reason)
-        with reading(self._engine) as connection:
-            return {row.reason: row[1] for row in connection.execute(query)}
+        return {reason: count for (reason,), count in self.discards_by("reason").items()}
 
-    def discards_by_round(self) -> dict[int, dict[str, int]]:
-        """Discards by round, then by reason."""
-        table = schema.discards
-        query = select(table.c.round, table.c.reason, func.count()).group_by(table.c.round, table.c.reason)
-        found: dict[int, dict[str, int]] = {}
+    def discards_by(self, *columns: str) -> dict[tuple[Any, ...], int]:
+        """The same by columns of the discards: round, step, reason."""
+        keys = [schema.discards.c[column] for column in columns]
+        query = select(*keys, func.count()).group_by(*keys).order_by(*keys)
         with reading(self._engine) as connection:
-            for round, reason, count in connection.execute(query.order_by(table.c.round, table.c.reason)):
-                found.setdefault(round, {})[reason] = count
-        return found
-
-    def discards_by(self) -> dict[tuple[int, str], int]:
-        """How many there are by round and step."""
-        table = schema.discards
-        query = select(table.c.round, table.c.step, func.count()).group_by(table.c.round, table.c.step)
-        with reading(self._engine) as connection:
-            return {(row.round, row.step): row[2] for row in connection.execute(query)}
+            return {tuple(row[:-1]): row[-1] for row in connection.execute(query)}
 
     def admitted_drafts(self, task_ids: Sequence[str]) -> dict[str, Draft]:
         """What generated tasks came from, by task id."""

@@ -34,7 +34,7 @@ class PoolStatus:
 def pool_status(pool: TaskPool) -> PoolStatus:
     spend = pool.journal.spend()
     generated, accepted = pool.generated_counts()
-    written, discards = pool.generated_by(), pool.rounds.discards_by()
+    written, discards = pool.generated_by(), pool.rounds.discards_by("round", "step")
     return PoolStatus(
         pool=pool.counts(),
         discards=pool.rounds.discard_counts(),

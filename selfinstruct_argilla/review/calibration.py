@@ -35,7 +35,7 @@ class Calibration:
 
 def read_calibration(path: Path, rubric: Rubric) -> list[Calibration]:
     """The records of a file; the same line twice is one. Raises DataFileError with the line."""
-    closed = {q.name: q.labels.keys() or q.values for q in rubric.questions if q.type in ("label", "rating")}
+    closed = {question.name: question.labels.keys() or question.values for question in rubric.closed}
     found: dict[str, Calibration] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -55,7 +55,7 @@ async def ask_judge(
 def render(task: Task, instance: int, rubric: Rubric, language: str) -> Prompt:
     """The guidelines and questions as the header, one record as the query."""
     questions = []
-    for question in _closed(rubric):
+    for question in rubric.closed:
         title = in_language(question.title, language)
         note = f" {in_language(question.description, language)}" if question.description else ""
         questions.append(f"{question.name}: {title}{note} ({' / '.join(_answers(question))})")
@@ -72,7 +72,7 @@ def parse(call: CallRecord, rubric: Rubric) -> dict[str, dict[str, Any]]:
     """The answers of a reply by question, as {value, score}; the first line of each question counts, and lines that
     are no answer are passed over."""
     found: dict[str, dict[str, Any]] = {}
-    questions = {question.name: question for question in _closed(rubric)}
+    questions = {question.name: question for question in rubric.closed}
     for line in call.reply.text.splitlines() if call.reply else ():
         name, _, rest = line[:500].replace("：", ":").partition(":")
         words = re.findall(r"\w+", name)
@@ -88,10 +88,6 @@ def parse(call: CallRecord, rubric: Rubric) -> dict[str, dict[str, Any]]:
                 found[question.name] = {"value": int(answer) if question.type == "rating" else answer, "score": score}
                 break
     return found
-
-
-def _closed(rubric: Rubric) -> list[Question]:
-    return [question for question in rubric.questions if question.type in ("label", "rating")]
 
 
 def _answers(question: Question) -> list[str]:

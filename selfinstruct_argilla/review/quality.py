@@ -19,7 +19,7 @@ from ..pool.engine import in_parts
 from ..pool.pool import TaskPool
 from ..tasks import Verdict
 from .records import record_fields
-from .rubric import Question, Rubric, judge
+from .rubric import Rubric, judge
 
 JUDGE = "judge"
 PEOPLE = "people"
@@ -164,7 +164,7 @@ def calibration(pool: TaskPool) -> dict[str, Share]:
 
 
 def _judged(pool: TaskPool, dataset_id: str, rubric: Rubric) -> Iterator[_Judged]:
-    closed = [question.name for question in _closed(rubric)]
+    closed = [question.name for question in rubric.closed]
     for some in in_parts(pool.reviews.answered(dataset_id)):
         tasks = pool.shown(sorted({record.task_id for record in some}))
         for record in some:
@@ -210,7 +210,7 @@ def _figures(judged: Sequence[_Judged], rubric: Rubric) -> Figures:
                 ),
                 acceptable=agreement([record.acceptable.get(question.name, {}) for record in judged]),
             )
-            for question in _closed(rubric)
+            for question in rubric.closed
         },
         reasons={name: reasons[name] for name in rubric.accept if reasons[name]},
     )
@@ -227,7 +227,7 @@ def _good(judged: Sequence[_Judged], questions: Sequence[str]) -> Share:
 
 def _judge_agreement(judged: Sequence[_Judged], rubric: Rubric) -> dict[str, Agreement]:
     found = {}
-    for question in _closed(rubric):
+    for question in rubric.closed:
         both = []
         for record in judged:
             people = Counter(record.answers.get(question.name, {}).values()).most_common(1)
@@ -237,11 +237,6 @@ def _judge_agreement(judged: Sequence[_Judged], rubric: Rubric) -> dict[str, Agr
         if compared is not None:
             found[question.name] = compared
     return found
-
-
-def _closed(rubric: Rubric) -> list[Question]:
-    """Questions with one answer out of a list."""
-    return [question for question in rubric.questions if question.type in ("label", "rating")]
 
 
 def _json(found: Agreement | None) -> dict[str, Any] | None:

@@ -139,6 +139,11 @@ class Rubric(_Part):
         return self
 
     @property
+    def closed(self) -> list[Question]:
+        """Questions with one answer out of a list."""
+        return [question for question in self.questions if question.type in ("label", "rating")]
+
+    @property
     def version(self) -> str:
         """Names this wording: the first 12 hex digits of the digest of everything the rubric says."""
         return digest(self.model_dump(mode="json"))[:12]
