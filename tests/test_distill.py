@@ -144,7 +144,7 @@ def test_a_task_that_people_edit_later_is_due_again(url: str) -> None:
     with TaskPool.open(url) as pool, pool.write() as writer:
         task = pool.task("capital")
         assert task is not None
-        writer.apply_review(replace(task, instruction="Name the capital of Spain."))
+        writer.apply_reviews([replace(task, instruction="Name the capital of Spain.")])
     result = distill(url)
     assert (result.generated, result.requests) == (1, 1)
     assert problems(url) == []
@@ -163,7 +163,7 @@ def test_only_accepted_instances_are_asked(url: str) -> None:
         assert task is not None
         first, second = task.instances
         judged = (replace(first, verdict=Verdict.REJECTED), replace(second, verdict=Verdict.ACCEPTED))
-        writer.apply_review(replace(task, instances=judged))
+        writer.apply_reviews([replace(task, instances=judged)])
     distill(url)
     with TaskPool.open(url) as pool:
         assert [i.input for i in pool.tasks("candidate")[1].instances] == ["5 and 5"]
@@ -296,7 +296,7 @@ def accept(url: str, id: str, status: Status = Status.ACCEPTED) -> None:
             writer.mark_pushed([id])
         verdict = Verdict(status.value)
         judged = tuple(replace(instance, verdict=verdict) for instance in task.instances)
-        writer.apply_review(replace(task, instances=judged, status=status))
+        writer.apply_reviews([replace(task, instances=judged, status=status)])
 
 
 def test_the_accepted_version_takes_the_old_ones_place_in_its_split(url: str, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_a_task_that_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(PoolError, match="there is no task 'nobody'"):
             pool.history("nobody")
         with pytest.raises(PoolError, match="there is no task 'nobody'"), pool.write() as writer:
-            writer.withdraw("nobody")
+            writer.move("nobody", Status.WITHDRAWN, kind="withdrawn")
 
 
 # import and export -----------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def test_an_edited_seed_file_may_come_in_again_as_it_was_first(tmp_path: Path) -
         pool.import_tasks([task("a")], Status.CANDIDATE)
         with pool.write() as writer:
             writer.mark_pushed(["a"])
-            writer.apply_review(task("a", "Name three hues.", status=Status.ACCEPTED, origin=Origin.IMPORTED))
+            writer.apply_reviews([task("a", "Name three hues.", status=Status.ACCEPTED, origin=Origin.IMPORTED)])
         assert pool.import_tasks([task("a")], Status.CANDIDATE).unchanged == 1
         assert pool.import_tasks([task("a", "Name three hues.")], Status.CANDIDATE).unchanged == 1
         with pytest.raises(TaskConflictError):
@@ -190,15 +190,15 @@ def test_an_edit_keeps_the_original_and_its_undoing_restores_it(pool_url: str) -
             **{**written.__dict__, "instruction": "Name two.", "instances": judged, "status": Status.ACCEPTED}
         )
         with pool.write() as writer:
-            assert writer.apply_review(edited)
-            assert not writer.apply_review(edited), "the same again changes nothing"
+            assert writer.apply_reviews([edited])
+            assert not writer.apply_reviews([edited]), "the same again changes nothing"
         assert pool.task("t1") == edited
         assert pool.originals()["t1"].instruction == "Name three colours."
         with pool.write() as writer:
-            assert writer.apply_review(Task(**{**edited.__dict__, "instruction": "Name one."}))
+            assert writer.apply_reviews([Task(**{**edited.__dict__, "instruction": "Name one."})])
         assert pool.originals()["t1"].instruction == "Name three colours.", "the first text is the original"
         with pool.write() as writer:
-            assert writer.apply_review(Task(**{**edited.__dict__, "instruction": "Name three colours."}))
+            assert writer.apply_reviews([Task(**{**edited.__dict__, "instruction": "Name three colours."})])
         assert pool.originals() == {}
         kinds = [event.kind for event in pool.history("t1")]
         assert kinds == ["imported", "pushed", "edited", "reviewed", "edited", "restored"]

@@ -47,7 +47,7 @@ def review(pool: TaskPool, task: Task, status: Status) -> None:
     with pool.write() as writer:
         if pool.task(task.id).status is Status.CANDIDATE:  # type: ignore[union-attr]
             writer.mark_pushed([task.id])
-        writer.apply_review(judged)
+        writer.apply_reviews([judged])
 
 
 def load(folder: Path, config: str, tmp_path: Path) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def test_another_person_goes_on_from_a_release(hub: Hub, pool: TaskPool, other: 
     with pool.write() as writer:
         writer.add([generated(n) for n in range(12)], kind="generated")
         edited = replace(generated(3), instances=(Instance("", "edited by people", Verdict.ACCEPTED),))
-        writer.apply_review(edited)
+        writer.apply_reviews([edited])
     pool.add_seeds([make_task(100)])
     publish(pool, recipe)
     result = take(other, "acme/shared")

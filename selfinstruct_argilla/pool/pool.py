@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from ..errors import PoolError, TaskConflictError
 from ..tasks import Instance, Origin, Provenance, Status, Task, Verdict
@@ -243,14 +243,7 @@ class PoolWriter:
             return
         sequence = self.connection.execute(select(func.coalesce(func.max(schema.tasks.c.sequence), 0))).scalar_one()
         self._insert(tasks, sequence)
-        at = now()
-        self.connection.execute(
-            insert(schema.events),
-            [
-                {"task_id": task.id, "at": at, "kind": kind, "before": None, "after": task.status.value, "detail": {}}
-                for task in tasks
-            ],
-        )
+        self._record([(task.id, kind, None, task.status, {}) for task in tasks])
 
     def next_ids(self, prefix: str, count: int) -> list[str]:
         """Ids of new tasks, in order of creation, zero-padded so that they sort by it; none that was ever published."""
@@ -259,83 +252,61 @@ class PoolWriter:
 
     def move(self, task_id: str, after: Status, *, kind: str, detail: dict[str, Any] | None = None) -> None:
         """One move, checked against the table of moves; to the same status is no move and is not recorded."""
-        before = Status(self._value(task_id, schema.tasks.c.status))
-        if before is after:
-            return
-        check_move(task_id, before, after)
-        self._event(task_id, kind, before, after, detail or {})
-        self._update(task_id, status=after.value)
+        before = self._statuses([task_id])[task_id]
+        if before is not after:
+            self._move([(task_id, before, after, detail or {})], kind=kind)
 
     def mark_pushed(self, task_ids: Iterable[str]) -> None:
         """candidate → in_review; from now on an instance is published only once people have accepted it."""
-        tasks, instances, events = schema.tasks, schema.instances, schema.events
-        for some in in_parts(dict.fromkeys(task_ids)):
-            rows = self.connection.execute(select(tasks.c.id, tasks.c.status).where(tasks.c.id.in_(some)))
-            before = {row.id: Status(row.status) for row in rows}
-            if unknown := [task_id for task_id in some if task_id not in before]:
-                raise PoolError(f"there is no task {unknown[0]!r} in the pool")
-            moving = [task_id for task_id in some if before[task_id] is not Status.IN_REVIEW]
-            for task_id in moving:
-                check_move(task_id, before[task_id], Status.IN_REVIEW)
-            if moving:
-                move = {"at": now(), "kind": "pushed", "after": Status.IN_REVIEW.value, "detail": {}}
-                self.connection.execute(
-                    insert(events), [{"task_id": id, "before": before[id].value, **move} for id in moving]
-                )
-                self.connection.execute(
-                    update(tasks).where(tasks.c.id.in_(moving)).values(status=Status.IN_REVIEW.value)
-                )
+        ids, instances = list(dict.fromkeys(task_ids)), schema.instances
+        before = self._statuses(ids)
+        moving = [id for id in ids if before[id] is not Status.IN_REVIEW]
+        self._move([(id, before[id], Status.IN_REVIEW, {}) for id in moving], kind="pushed")
+        for some in in_parts(ids):
             self.connection.execute(
                 update(instances)
                 .where(instances.c.task_id.in_(some), instances.c.verdict.is_(None))
                 .values(verdict=Verdict.PENDING.value)
             )
 
-    def withdraw(self, task_id: str) -> None:
-        """All review records of the task were deleted in Argilla: it is never pushed again."""
-        self.move(task_id, Status.WITHDRAWN, kind="withdrawn")
+    def apply_reviews(self, tasks: Sequence[Task], *, details: Mapping[str, dict[str, Any]] | None = None) -> int:
+        """Status, texts, kind and instance verdicts as people left them; how many tasks changed.
 
-    def apply_review(self, task: Task, *, stored: Task | None = None, detail: dict[str, Any] | None = None) -> bool:
-        """Status, texts, kind and instance verdicts as people left them; True where anything changed.
-
-        `task` is the task as it should now be, `stored` as it is, if this transaction has read it. What the model
-        wrote is kept as the original; texts that equal it again are no edit any more.
+        `details` is what the history is to say beside it, by id. What the model wrote is kept as the original; texts
+        that equal it again are no edit any more.
         """
-        stored = stored or load_tasks(self.connection, ids=[task.id])[0]
-        changed = False
-        if _texts(stored) != _texts(task):
-            original = self._value(task.id, schema.tasks.c.original) or _texts(stored)
-            edited = original != _texts(task)
-            texts = {"before": _texts(stored), "after": _texts(task)}
-            self._event(task.id, "edited" if edited else "restored", None, None, {**texts, **(detail or {})})
-            self._update(
-                task.id,
-                instruction=task.instruction,
-                is_classification=task.is_classification,
-                original=original if edited else None,
-            )
-            changed = True
-        if stored.votes != task.votes:
-            self._update(task.id, ayes=task.votes[0], noes=task.votes[1])
-        if stored.instances != task.instances:
-            for position, instance in enumerate(task.instances):
-                self.connection.execute(
-                    update(schema.instances)
-                    .where(schema.instances.c.task_id == task.id, schema.instances.c.position == position)
-                    .values(
-                        input=instance.input,
-                        output=instance.output,
-                        verdict=instance.verdict.value if instance.verdict else None,
-                    )
-                )
-            if not changed:
+        details = details or {}
+        ids = [task.id for task in tasks]
+        stored = {task.id: task for task in load_tasks(self.connection, ids=ids)}
+        originals = load_originals(self.connection, ids)
+        events, texts, votes, parts, moves = [], [], [], [], []
+        for task in tasks:
+            before, detail = stored[task.id], details.get(task.id, {})
+            if _texts(before) != _texts(task):
+                original = _texts(originals.get(task.id, before))
+                edited = original != _texts(task)
+                change = {"before": _texts(before), "after": _texts(task), **detail}
+                events.append((task.id, "edited" if edited else "restored", change))
+                columns = {"instruction": task.instruction, "is_classification": task.is_classification}
+                texts.append({"key": task.id, **columns, "original": original if edited else None})
+            elif before.instances != task.instances:
                 verdicts = [i.verdict.value if i.verdict else None for i in task.instances]
-                self._event(task.id, "instances_judged", None, None, {"verdicts": verdicts})
-            changed = True
-        if stored.status is not task.status:
-            self.move(task.id, task.status, kind="reviewed", detail=detail)
-            changed = True
-        return changed
+                events.append((task.id, "instances_judged", {"verdicts": verdicts}))
+            if before.instances != task.instances:
+                parts += [{**row, "key": task.id, "place": row["position"]} for row in _instance_rows(task)]
+            if before.votes != task.votes:
+                votes.append({"key": task.id, "ayes": task.votes[0], "noes": task.votes[1]})
+            if before.status is not task.status:
+                moves.append((task.id, before.status, task.status, detail))
+        self._record([(id, kind, None, None, change) for id, kind, change in events])
+        self._update(texts)
+        self._update(votes)
+        if parts:
+            instances = schema.instances
+            place = (instances.c.task_id == bindparam("key")) & (instances.c.position == bindparam("place"))
+            self.connection.execute(update(instances).where(place), parts)
+        self._move(moves, kind="reviewed")
+        return len({id for id, *_ in events} | {id for id, *_ in moves})
 
     # inside ------------------------------------------------------------------------------------
 
@@ -348,27 +319,45 @@ class PoolWriter:
     def _original(self, task: Task) -> Task:
         return load_originals(self.connection, [task.id]).get(task.id, task)
 
-    def _value(self, task_id: str, column: Any) -> Any:
-        row = self.connection.execute(select(column).where(schema.tasks.c.id == task_id)).one_or_none()
-        if row is None:
-            raise PoolError(f"there is no task {task_id!r} in the pool")
-        return row[0]
+    def _statuses(self, ids: Sequence[str]) -> dict[str, Status]:
+        found: dict[str, Status] = {}
+        for some in in_parts(ids):
+            query = select(schema.tasks.c.id, schema.tasks.c.status).where(schema.tasks.c.id.in_(some))
+            found |= {row.id: Status(row.status) for row in self.connection.execute(query)}
+        if unknown := [id for id in ids if id not in found]:
+            raise PoolError(f"there is no task {unknown[0]!r} in the pool")
+        return found
 
-    def _update(self, task_id: str, **values: Any) -> None:
-        self.connection.execute(update(schema.tasks).where(schema.tasks.c.id == task_id).values(**values))
+    def _move(self, moves: Sequence[tuple[str, Status, Status, dict[str, Any]]], *, kind: str) -> None:
+        """Moves by task: status before and after, and what the history is to say beside it."""
+        for id, before, after, _ in moves:
+            check_move(id, before, after)
+        self._record([(id, kind, before, after, detail) for id, before, after, detail in moves])
+        self._update([{"key": id, "status": after.value} for id, _, after, _ in moves])
 
-    def _event(
-        self, task_id: str, kind: str, before: Status | None, after: Status | None, detail: dict[str, Any]
-    ) -> None:
+    def _update(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Columns of tasks, the same ones in each row; `key` is the id."""
+        if rows:
+            self.connection.execute(update(schema.tasks).where(schema.tasks.c.id == bindparam("key")), rows)
+
+    def _record(self, events: Sequence[tuple[str, str, Status | None, Status | None, dict[str, Any]]]) -> None:
+        """Entries of tasks' histories: task, kind, status before and after, detail."""
+        if not events:
+            return
+        at = now()
         self.connection.execute(
-            insert(schema.events).values(
-                task_id=task_id,
-                at=now(),
-                kind=kind,
-                before=before.value if before else None,
-                after=after.value if after else None,
-                detail=detail,
-            )
+            insert(schema.events),
+            [
+                {
+                    "task_id": task_id,
+                    "at": at,
+                    "kind": kind,
+                    "before": before.value if before else None,
+                    "after": after.value if after else None,
+                    "detail": detail,
+                }
+                for task_id, kind, before, after, detail in events
+            ],
         )
 
     def _insert(self, tasks: Sequence[Task], sequence: int) -> None:
@@ -398,17 +387,7 @@ class PoolWriter:
         )
         self.connection.execute(
             insert(schema.instances),
-            [
-                {
-                    "task_id": task.id,
-                    "position": position,
-                    "input": instance.input,
-                    "output": instance.output,
-                    "verdict": instance.verdict.value if instance.verdict else None,
-                }
-                for task in tasks
-                for position, instance in enumerate(task.instances)
-            ],
+            [{"task_id": task.id, **row} for task in tasks for row in _instance_rows(task)],
         )
 
 
@@ -473,6 +452,12 @@ def with_texts(task: Task, texts: dict[str, Any]) -> Task:
     )
     kept = {name: texts[name] for name in ("instruction", "is_classification")}
     return Task(**{**_fields(task), **kept, "instances": instances})
+
+
+def _instance_rows(task: Task) -> Iterator[dict[str, Any]]:
+    for position, instance in enumerate(task.instances):
+        verdict = instance.verdict.value if instance.verdict else None
+        yield {"position": position, "input": instance.input, "output": instance.output, "verdict": verdict}
 
 
 def _texts(task: Task) -> dict[str, Any]:

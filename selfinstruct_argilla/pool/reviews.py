@@ -50,7 +50,8 @@ class ReviewDataset:
 
 @dataclass(frozen=True)
 class ReviewRecord:
-    """One (task, instance) in Argilla. `digest` names the responses last seen, `applied` what the verdict rests on.
+    """One (task, instance) in Argilla. `digest` names the responses last seen (empty: none), `applied` what the
+    verdict rests on (empty: nothing yet).
 
     several: it wants `min_submitted` people, else one
     is enough. assigned: who is to judge it (nobody named: anybody). suggested: what the judge model thinks, question →
@@ -227,12 +228,14 @@ class Reviews:
             }
 
     def unapplied(self, dataset_id: str, rules: str) -> list[str]:
-        """Tasks with a record whose verdict does not rest on the responses last seen and on these rules."""
+        """Tasks with a record whose verdict does not rest on the responses last seen and on these rules. That nobody
+        has answered yet rests on nothing."""
         table = schema.review_records
         query = select(table.c.task_id).distinct().order_by(table.c.task_id)
         query = query.where(table.c.dataset_id == dataset_id, table.c.gold.is_(None))
         with reading(self._engine) as connection:
-            return list(connection.execute(query.where(table.c.applied != f"{rules}:" + table.c.digest)).scalars())
+            query = query.where(table.c.applied != f"{rules}:" + table.c.digest, table.c.applied + table.c.digest != "")
+            return list(connection.execute(query).scalars())
 
     def responses(self, *, current: bool = True) -> list[Response]:
         """Responses as last seen, or with `current=False` every state of each that was ever seen, oldest first."""

@@ -34,7 +34,6 @@ _Page = tuple[list[dict[str, Any]], int]  # records of Argilla, and how many the
 _TASKS_AT_ONCE = 200
 _RECORDS_AT_ONCE = 200
 _DELETED = "deleted"
-_NOTHING = digest([])  # of a record that nobody has answered
 
 
 @dataclass
@@ -270,10 +269,10 @@ def _values(response: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(item: dict[str, Any]) -> str:
-    """Names what everybody has said about a record, and when."""
+    """Names what everybody has said about a record, and when; empty where nobody has."""
     responses = item.get("responses")
     if not responses:
-        return _NOTHING
+        return ""
     return digest(sorted([str(r["user_id"]), r["status"], _values(r), r.get("updated_at")] for r in responses))
 
 
@@ -337,7 +336,7 @@ def _apply(
             records = Reviews.records_of(writer.connection, some)
             responses = Reviews.current_responses(writer.connection, some)
             originals = load_originals(writer.connection, some)
-            judged = []
+            judged, reviewed, flags = [], [], {}
             for task in load_tasks(writer.connection, ids=some):
                 original = originals.get(task.id, task)
                 resolutions: dict[int, Resolution | None] = {}
@@ -358,12 +357,13 @@ def _apply(
                 if task.status is Status.WITHDRAWN:
                     continue  # all its records were deleted before, and that is final
                 after = replace(resolve_task(original, resolutions), votes=(ayes, noes))
+                reviewed.append(after)
                 edited = after.content_hash != task.content_hash
                 reason = check(after) if edited and after.status is Status.ACCEPTED else None
                 if reason is not None:
                     result.flagged.append((task.id, reason))
-                flag = {"flagged": reason} if reason is not None else None
-                result.changed += writer.apply_review(after, stored=task, detail=flag)
+                    flags[task.id] = {"flagged": reason}
+            result.changed += writer.apply_reviews(reviewed, details=flags)
             Reviews.save_records(writer.connection, judged)
 
 
