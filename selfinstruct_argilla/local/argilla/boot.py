@@ -59,6 +59,7 @@ def main() -> int:
     # what is here now stays; of a page of records, most objects are gone before a collector could look at them
     gc.freeze()
     gc.set_threshold(50_000, 10, 10)
+    sys.setswitchinterval(0.0005)  # seconds; a page shall not wait long for a thread that reads words ahead
     server.run()
     return 0 if server.started else 1
 

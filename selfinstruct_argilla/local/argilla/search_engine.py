@@ -77,7 +77,7 @@ class DatabaseSearchEngine(SearchEngine):
             await create_indexes(session)
             recent = select(Dataset.id).order_by(Dataset.last_activity_at.desc())
             dataset_ids = list((await session.execute(recent)).scalars())
-        _reader.start(_read_words)
+        _reader.start(_read_ahead)
         for dataset_id in dataset_ids:
             _reader.ask(dataset_id)
         return True
@@ -244,29 +244,24 @@ class DatabaseSearchEngine(SearchEngine):
                 among = set((await _text_matches(session, dataset, query, filter, None))[0])
             elif filter is not None:
                 among = set(await _all_matching_ids(session, dataset, filter))
-            matrix = _copies.get(
-                (vector_settings.id, vector_settings.dimensions), lambda: VectorMatrix(vector_settings.dimensions)
-            )
-            async with matrix.lock:
-                await matrix.refresh(
-                    session,
-                    _json_sql(session),
-                    Vector.record_id,
-                    Vector,
-                    Vector.vector_settings_id == vector_settings.id,
-                    [Vector.value],
-                )
-                excluded = record.id.hex if record is not None else None
+            excluded = record.id.hex if record is not None else None
+            async with _vectors(session, vector_settings.id, vector_settings.dimensions) as matrix:
                 best = await asyncio.to_thread(matrix.most_similar, direction, max_results, among, excluded)
-            _copies.trim()
         best = [(record_id, score) for record_id, score in best if threshold is None or score >= threshold]
         return _page([record_id for record_id, _ in best], [score for _, score in best], len(best))
 
 
-async def _read_words(dataset_id: UUID) -> None:
-    if not _copies.are_full:
-        async with AsyncSessionLocal() as session, _text_index(session, dataset_id):
-            pass
+async def _read_ahead(dataset_id: UUID) -> None:
+    """The words and vectors of a dataset, as long as there is room."""
+    settings = select(VectorSettings.id, VectorSettings.dimensions).where(VectorSettings.dataset_id == dataset_id)
+    async with AsyncSessionLocal() as session:
+        if not _copies.are_full:
+            async with _text_index(session, dataset_id):
+                pass
+        for vector_settings_id, dimensions in (await session.execute(settings)).all():
+            if not _copies.are_full:
+                async with _vectors(session, vector_settings_id, dimensions):
+                    pass
 
 
 @asynccontextmanager
@@ -346,6 +341,17 @@ async def _text_index(session: AsyncSession, dataset_id: UUID) -> AsyncIterator[
         payload = [Record.inserted_at, Record.fields]
         await index.refresh(session, _json_sql(session), Record.id, Record, Record.dataset_id == dataset_id, payload)
         yield index
+    _copies.trim()
+
+
+@asynccontextmanager
+async def _vectors(session: AsyncSession, vector_settings_id: UUID, dimensions: int) -> AsyncIterator[VectorMatrix]:
+    """The vectors of a vector setting as they are now; nobody changes them inside the context."""
+    matrix = _copies.get((vector_settings_id, dimensions), lambda: VectorMatrix(dimensions))
+    async with matrix.lock:
+        in_setting = Vector.vector_settings_id == vector_settings_id
+        await matrix.refresh(session, _json_sql(session), Vector.record_id, Vector, in_setting, [Vector.value])
+        yield matrix
     _copies.trim()
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from .sql_json import JsonSql
 
 MAX_BYTES = 256 * 2**20
-BATCH = 2000
+BATCH = 500
 # Timestamps are taken before the commit: a row may appear later than rows that are newer than it.
 OVERLAP = timedelta(seconds=10)
 _MAX_IDS_PER_QUERY = 500
