@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from ..pool.pool import Outline, TaskPool
 from ..pool.reviews import ReviewDataset, ReviewRecord, Reviews
 from ..recipe import Review
 from ..tasks import Status, Task, external_id, split_external_id
+from .background import in_background
 from .calibration import NEIGHBOURS, Calibration, disguise
 from .dataset import open_dataset
 from .due import Entry, assign, choose, mix, share_out, worth
@@ -86,14 +89,12 @@ def push(
     unchanged = pool.reviews.count(opened.id)
     refused: dict[str, str] = {}
     sent = 0
-    for batch in _batches(_items(pool, shared, fakes, rubric, question_ids, language, opinions)):
-        progress("Pushing to Argilla", sent / records)
-        result = client.upsert(opened.id, batch.items)
+    batches = _batches(_items(pool, shared, fakes, rubric, question_ids, language, opinions))
+    for batch, result in _send(client, opened.id, batches):
         refused.update(result.refused)
         _note(pool, opened, batch, result, rubric, opinions)
         sent += len(batch.items)
-    if records:
-        progress("Pushing to Argilla", 1.0)
+        progress("Pushing to Argilla", sent / records)
     _reassign(pool, client, opened, review)
     total = pool.reviews.count(opened.id)
     return PushResult(
@@ -211,6 +212,18 @@ def _batches(records: Iterable[tuple[Entry, Task, list[dict[str, Any]]]]) -> Ite
         size += more
     if batch.items:
         yield batch
+
+
+def _send(client: ArgillaClient, dataset_id: str, batches: Iterable[_Batch]) -> Iterator[tuple[_Batch, Upserted]]:
+    """Each batch with Argilla's answer. While one is on its way, the one before is noted and the next one prepared."""
+    before: tuple[_Batch, Future[Upserted]] | None = None
+    for batch in batches:
+        answered = (before[0], before[1].result()) if before else None
+        before = batch, in_background(partial(client.upsert, dataset_id, batch.items))
+        if answered:
+            yield answered
+    if before:
+        yield before[0], before[1].result()
 
 
 def _note(

@@ -8,9 +8,7 @@ one. Of two syncs at once, one that finds the pool changed under it reads its pa
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ from ..pool.reviews import Response, ReviewDataset, ReviewRecord, Reviews, Seen
 from ..recipe import Review
 from ..tasks import Status, Task, Verdict, digest, external_id, split_external_id
 from .adjudication import lay_before
+from .background import in_background
 from .dataset import check_structure, complete_metadata, find_dataset
 from .records import record_fields, record_metadata
 from .resolution import Policy, Resolution, Vote, resolve, resolve_task
@@ -150,16 +149,9 @@ class _Pages:
         following = offset + len(items)
         self.asked = None
         if items and following < total:
-            answer: Future[_Page] = Future()
-            threading.Thread(target=self._answer, args=(answer, following), daemon=True).start()
+            answer = in_background(lambda: self._client.record_page(self._dataset_id, following))
             self.asked = lambda: self._take(following, answer.result())
         return page
-
-    def _answer(self, answer: Future[_Page], offset: int) -> None:
-        try:
-            answer.set_result(self._client.record_page(self._dataset_id, offset))
-        except BaseException as error:
-            answer.set_exception(error)
 
 
 def _one(client: ArgillaClient, record: Seen) -> _Page:
