@@ -14,7 +14,6 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from selfinstruct_argilla.similarity import index as index_module
 from selfinstruct_argilla.similarity.index import _GROUP_STARTS, Match, NoveltyIndex, _group, _plan, _words
-from selfinstruct_argilla.similarity.pairs import near_groups, near_pairs
 from selfinstruct_argilla.similarity.rouge import f_measure, least_lcs, rouge_l
 
 SCORER = RougeScorer(["rougeL"])
@@ -251,39 +250,6 @@ def test_statistics_go_on_over_many_blocks(monkeypatch: pytest.MonkeyPatch) -> N
     assert [found.mean for found in index.statistics_before(range(70))] == [0.0] + [
         np.mean([rouge_l(other, text) for other in texts[:i]]) for i, text in enumerate(texts) if i
     ]
-
-
-def test_near_pairs_and_groups() -> None:
-    texts = [
-        "write a poem about the sea",
-        "list three rivers",
-        "write a poem about the sky",
-        "write a song about the sky",
-        "list three rivers",
-        "",
-    ]
-    pairs = [(i, j, reference(texts[i], texts[j])) for j in range(len(texts)) for i in range(j)]
-    expected = [(0, 2, 5 / 6), (2, 3, 5 / 6), (1, 4, 1.0)]
-    assert [pair for pair in pairs if pair[2] >= 5 / 6] == expected
-    assert list(near_pairs(texts, at_least=5 / 6)) == expected
-    assert near_groups(texts, at_least=5 / 6) == [[0, 2, 3], [1, 4], [5]]
-    assert near_groups([]) == []
-
-
-@given(st.lists(st.lists(st.sampled_from("abcd"), max_size=5).map(" ".join), max_size=12))
-def test_groups_are_the_connected_components(texts: list[str]) -> None:
-    groups = near_groups(texts, at_least=0.6)
-    assert sorted(position for group in groups for position in group) == list(range(len(texts)))
-    assert groups == sorted(map(sorted, groups))
-    of = {position: number for number, group in enumerate(groups) for position in group}
-    pairs = list(near_pairs(texts, at_least=0.6))
-    assert all(of[i] == of[j] for i, j, _ in pairs)
-    # A group of k is held together by pairs: from its first member every other one is reached.
-    for group in groups:
-        reached = {group[0]}
-        for _ in group:
-            reached |= {b for i, j, _ in pairs for a, b in ((i, j), (j, i)) if a in reached}
-        assert reached == set(group)
 
 
 # -- bad input

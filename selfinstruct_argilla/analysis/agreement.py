@@ -34,7 +34,7 @@ _TITLES = {
     "spearman_rho": "Spearman's ρ",
 }
 _RESAMPLES = 1000
-_WEIGHTS_AT_ONCE = 2_000_000  # bounds memory: resamples × patterns
+_NUMBERS_AT_ONCE = 2_000_000  # bounds memory: of resamples
 
 
 @dataclass(frozen=True)
@@ -142,43 +142,6 @@ def describe_interval(interval: Sequence[float] | None, form: str) -> str:
     return f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else ""
 
 
-def percent_agreement(ratings: Ratings) -> float | None:
-    """The share of equal ones among all pairs of ratings of one item."""
-    equal = pairs = 0
-    for item in ratings:
-        equal += sum(math.comb(count, 2) for count in Counter(item.values()).values())
-        pairs += math.comb(len(item), 2)
-    return equal / pairs if pairs else None
-
-
-def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Agreement of two annotators beyond what their own frequencies would give by chance."""
-    return _number(_kappa(_table(first, second, list(dict.fromkeys([*first, *second])))))
-
-
-def fleiss_kappa(ratings: Ratings) -> float | None:
-    """Fleiss' κ, which wants equally many ratings: over the items that have their commonest number (at least 2)."""
-    rated = [item for item in ratings if len(item) >= 2]
-    if not rated:
-        return None
-    patterns = _Patterns(rated, None)
-    return _number(patterns.fleiss(patterns.times[None, :]))
-
-
-def krippendorff_alpha(ratings: Ratings, *, order: Sequence[Hashable] | None = None) -> float | None:
-    """Krippendorff's α of any number of annotators, with gaps; ordinal where `order` is given."""
-    rated = [item for item in ratings if len(item) >= 2]
-    if not rated:
-        return None
-    patterns = _Patterns(rated, order)
-    return _number(patterns.alpha(patterns.times[None, :], "ordinal" if order is not None else "nominal"))
-
-
-def spearman_rho(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Rank correlation of two annotators; None where one of them rated everything alike."""
-    return _number(_rho(_table(first, second, sorted({*first, *second}))))
-
-
 def wilson_interval(successes: int, total: int, *, z: float = 1.959963984540054) -> tuple[float, float] | None:
     """The interval of a share (95 % by default)."""
     if total == 0:
@@ -227,24 +190,32 @@ class _Patterns:
 
     def resampled(self) -> Iterator[_Array]:
         """Weights of bootstrap samples, from a fixed seed so that the same ratings give the same intervals."""
-        items = int(self.times.sum())
+        items, patterns = int(self.times.sum()), len(self.times)
         random = np.random.default_rng(0)
-        at_once = max(1, _WEIGHTS_AT_ONCE // len(self.times))
+        of_item = np.repeat(np.arange(patterns), self.times.astype(np.int64))
+        by_pattern = items > 8 * patterns  # drawing a pattern's count costs what drawing some items does
+        at_once = max(1, _NUMBERS_AT_ONCE // max(patterns if by_pattern else items, len(self._cells) * self._size**2))
         for start in range(0, _RESAMPLES, at_once):
             size = min(at_once, _RESAMPLES - start)
-            yield random.multinomial(items, self.times / items, size=size).astype(np.float64)
+            if by_pattern:
+                yield random.multinomial(items, self.times / items, size=size).astype(np.float64)
+                continue
+            drawn = of_item[random.integers(0, items, size=(size, items), dtype=np.int32)]
+            drawn += np.arange(size)[:, None] * patterns
+            yield np.bincount(drawn.ravel(), minlength=size * patterns).reshape(size, patterns).astype(np.float64)
 
     def statistics(self, weights: _Array) -> dict[str, _Array]:
-        tables = [self._tables(pair, weights) for pair in self._cells]
+        tables = np.concatenate([self._tables(pair, weights) for pair in self._cells])
+        items = tables.sum(axis=(1, 2))
         found = {
             "percent": _ratio(weights @ self._equal, weights @ (self._raters * (self._raters - 1))),
-            "kappa": _mean([(_kappa(table), table.sum(axis=(1, 2))) for table in tables]),
+            "kappa": _mean(_kappa(tables), items, len(weights)),
             "fleiss_kappa": self.fleiss(weights),
             "nominal": self.alpha(weights, "nominal"),
         }
         if self.ordered:
             found["ordinal"] = self.alpha(weights, "ordinal")
-            found["rho"] = _mean([(_rho(table), table.sum(axis=(1, 2))) for table in tables])
+            found["rho"] = _mean(_rho(tables), items, len(weights))
         return found
 
     def fleiss(self, weights: _Array) -> _Array:
@@ -283,15 +254,6 @@ class _Patterns:
         return tables
 
 
-def _table(first: Sequence[Any], second: Sequence[Any], categories: Sequence[Any]) -> _Array:
-    """The contingency table of two annotators, 1 × categories × categories."""
-    column = {category: number for number, category in enumerate(categories)}
-    table = np.zeros((1, len(column), len(column)))
-    for one, other in zip(first, second, strict=True):
-        table[0, column[one], column[other]] += 1
-    return table
-
-
 def _kappa(tables: _Array) -> _Array:
     items = tables.sum(axis=(1, 2))
     chance = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
@@ -318,11 +280,11 @@ def _ratio(above: _Array, below: _Array) -> _Array:
     return result
 
 
-def _mean(parts: Sequence[tuple[_Array, _Array]]) -> _Array:
-    """The mean of values where they are defined, weighted."""
-    values = np.array([np.nan_to_num(value) for value, _ in parts])
-    weights = np.array([np.where(np.isnan(value), 0.0, weight) for value, weight in parts])
-    return _ratio((values * weights).sum(axis=0), weights.sum(axis=0))
+def _mean(values: _Array, weights: _Array, samples: int) -> _Array:
+    """The weighted mean of each sample's values, where they are defined; pairs × samples in one row."""
+    values, weights = values.reshape(-1, samples), weights.reshape(-1, samples)
+    known = np.where(np.isnan(values), 0.0, weights)
+    return _ratio((np.nan_to_num(values) * known).sum(axis=0), known.sum(axis=0))
 
 
 def _interval(values: _Array) -> tuple[float, float] | None:
