@@ -239,7 +239,7 @@ class Project:
         """
         from .release.publish import publish
         from .review.export import public_responses, settings_files
-        from .review.quality import review_quality
+        from .review.quality import known_quality
 
         if self.recipe.release.include.seeds:
             self.add_seeds()
@@ -254,7 +254,7 @@ class Project:
             version=version,
             dry_run=dry_run,
             allow=allow,
-            quality=quality.to_json() if (quality := review_quality(self.pool)) is not None else None,
+            quality=known_quality(self.pool),
             review_files=settings_files(
                 self._rubric(),
                 name=self.recipe.name,
@@ -306,12 +306,12 @@ class Project:
 
     def status(self) -> PoolStatus:
         """Where everything stands, from the pool alone."""
-        from .review.quality import review_quality
+        from .review.quality import agreement_json, known_quality
 
-        found, quality = pool_status(self.pool), review_quality(self.pool)
+        found, quality = pool_status(self.pool), known_quality(self.pool)
         if quality is None:
             return found
-        judged = {"agreement": quality.agreement_json(), "quality": quality.to_json()}
+        judged = {"agreement": agreement_json(quality), "quality": quality}
         return replace(found, review={**found.review, **judged})
 
     # connections -------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from review_people import YES, Workspace, candidates
 
 from selfinstruct_argilla.pool.pool import TaskPool
-from selfinstruct_argilla.review.quality import review_quality
+from selfinstruct_argilla.review.quality import agreement_json, known_quality, review_quality
 from selfinstruct_argilla.review.rubric import load_rubric
 
 krippendorff = pytest.importorskip("krippendorff")
@@ -79,7 +80,7 @@ def test_three_annotators_rate_as_the_papers_experts_did(workspace: Workspace, t
         acceptable = ([value >= 3 for value in ones], [value >= 3 for value in others])
         assert also.kappa == pytest.approx(metrics.cohen_kappa_score(*acceptable))
     assert quality.overall.verdicts == binary
-    published = quality.agreement_json()
+    published = agreement_json(quality.to_json())
     assert published is not None
     assert published["records"] == 12
     assert published["questions"]["quality"]["krippendorff_alpha_ordinal"] == ranks.ordinal_alpha.value  # type: ignore[union-attr]
@@ -108,8 +109,36 @@ def test_the_papers_table_2(workspace: Workspace) -> None:
     assert accepted.to_json()["interval"] == list(proportion.proportion_confint(2, 4, method="wilson"))
     assert quality.overall.verdicts is None
     assert quality.overall.reasons == {"instruction_valid": 1, "input_appropriate": 1, "output_correct": 2}
-    assert quality.agreement_json() is None
+    assert agreement_json(quality.to_json()) is None
     assert set(quality.rounds) == {1}
+
+
+def test_what_is_kept_is_what_is_worked_out(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace.add(candidates(3))
+    workspace.push()
+    records = [str(record["id"]) for _, record in sorted(workspace.records().items())]
+    ann, bob = workspace.person("ann"), workspace.person("bob")
+    pool = workspace.pool
+
+    def worked_out() -> dict[str, Any]:
+        quality = review_quality(pool)
+        assert quality is not None
+        return quality.to_json()
+
+    ann.submit(records[0])
+    workspace.sync()
+    assert known_quality(pool) == worked_out()
+    with monkeypatch.context() as patch:
+        patch.setattr("selfinstruct_argilla.review.quality.review_quality", lambda pool: pytest.fail("again"))
+        workspace.sync()  # nothing is new
+        kept = known_quality(pool)
+    assert kept == worked_out()
+    bob.submit(records[0], {**YES, "output_correct": "no"})
+    workspace.sync()
+    assert kept != known_quality(pool) == worked_out()
+    workspace.rules["resolution"] = "any"  # the same answers come to something else
+    workspace.sync()
+    assert known_quality(pool) == worked_out()
 
 
 def test_before_any_push(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import hmac
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from ..errors import PoolError, TaskConflictError
 from ..tasks import Instance, Origin, Provenance, Status, Task, Verdict
@@ -101,6 +102,20 @@ class TaskPool:
     def _meta(self, key: str) -> str:
         with reading(self.engine) as connection:
             return str(connection.execute(select(schema.meta.c.value).where(schema.meta.c.key == key)).scalar_one())
+
+    def recall(self, name: str) -> Any:
+        """What `remember` was given; None where it was never called."""
+        with reading(self.engine) as connection:
+            query = select(schema.meta.c.value).where(schema.meta.c.key == f"kept {name}")
+            kept = connection.execute(query).scalar_one_or_none()
+        return json.loads(kept) if kept is not None else None
+
+    def remember(self, name: str, value: Any) -> None:
+        """Keeps a JSON value that took long to work out."""
+        table, row = schema.meta, {"key": f"kept {name}", "value": json.dumps(value)}
+        with writing(self.engine) as connection:
+            connection.execute(delete(table).where(table.c.key == row["key"]))
+            connection.execute(insert(table).values(row))
 
     @property
     def revision(self) -> int:

@@ -4,7 +4,7 @@ The shares follow Table 2 of the Self-Instruct paper: of the records that were j
 instruction, an appropriate input, a correct output, and all three, before any edit. A record's answer to a question is
 what more than half of its submitted responses say.
 
-Annotators' names are in `Quality`, for the lead of the review; what `to_json` and `agreement_json` return has none.
+Annotators' names are in `Quality`, for the lead of the review; what `to_json` returns has none.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import __version__
 from ..analysis.agreement import Agreement, agreement, wilson_interval
 from ..pool.engine import in_parts
 from ..pool.pool import TaskPool
@@ -23,6 +24,7 @@ from .rubric import Rubric, judge
 
 JUDGE = "judge"
 PEOPLE = "people"
+_KEPT = "quality"
 
 
 @dataclass(frozen=True)
@@ -101,20 +103,6 @@ class Quality:
             "judge": {name: found.to_json() for name, found in self.judge.items()},
         }
 
-    def agreement_json(self) -> dict[str, Any] | None:
-        """Agreement on the verdict, and below it by question and by round; None where no record was judged twice."""
-        if self.overall.verdicts is None:
-            return None
-        return {
-            **self.overall.verdicts.to_json(),
-            "questions": {
-                name: found.answers.to_json() for name, found in self.overall.questions.items() if found.answers
-            },
-            "rounds": {
-                str(number): figures.verdicts.to_json() for number, figures in self.rounds.items() if figures.verdicts
-            },
-        }
-
 
 @dataclass(frozen=True)
 class _Judged:
@@ -148,6 +136,31 @@ def review_quality(pool: TaskPool) -> Quality | None:
         calibration=calibration(pool),
         judge=_judge_agreement(judged, rubric),
     )
+
+
+def known_quality(pool: TaskPool) -> dict[str, Any] | None:
+    """`review_quality` as JSON, without anybody's name; the pool keeps it until a sync brings something new."""
+    datasets = pool.reviews.datasets()
+    if not datasets:
+        return None
+    newest = datasets[-1]
+    state = [__version__, newest.id, newest.rubric_version, newest.generation]
+    kept = pool.recall(_KEPT)
+    if kept is None or kept["state"] != state:
+        quality = review_quality(pool)
+        kept = {"state": state, "quality": quality.to_json() if quality is not None else None}
+        pool.remember(_KEPT, kept)
+    found: dict[str, Any] | None = kept["quality"]
+    return found
+
+
+def agreement_json(quality: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Agreement on the verdict, and below it by question and by round; None where no record was judged twice."""
+    if quality["verdicts"] is None:
+        return None
+    questions = {name: found["answers"] for name, found in quality["questions"].items() if found["answers"]}
+    rounds = {number: figures["verdicts"] for number, figures in quality["rounds"].items() if figures["verdicts"]}
+    return {**quality["verdicts"], "questions": questions, "rounds": rounds}
 
 
 def calibration(pool: TaskPool) -> dict[str, Share]:

@@ -357,6 +357,7 @@ def _apply(
                     flags[task.id] = {"flagged": reason}
             result.changed += writer.apply_reviews(reviewed, details=flags)
             Reviews.save_records(writer.connection, judged)
+            Reviews.next_generation(writer.connection, dataset.id)
 
 
 def _mark_resolutions(pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset) -> None:
