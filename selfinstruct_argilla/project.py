@@ -28,18 +28,20 @@ from .bootstrap.preview import Preview, preview
 from .bootstrap.verify import Verification, verify
 from .llm.base import Model
 from .llm.caller import Caller, Purse
+from .pool.engine import in_parts
 from .pool.jsonl import read_tasks
 from .pool.pool import ImportResult, TaskPool
 from .pool.status import PoolStatus, pool_status
 from .recipe import BUNDLED_RUBRICS, LOCAL, NO_KEY, ModelConfig, Recipe, secret
 from .scaffold import RECIPE, continue_project
-from .tasks import Status
+from .tasks import Status, Task
 
 if TYPE_CHECKING:
     from .release.publish import PublishResult
     from .release.pull import PullResult
     from .report import Report
     from .review.argilla_client import ArgillaClient
+    from .review.due import Entry
     from .review.push import PushResult
     from .review.records import Opinion
     from .review.rubric import Rubric
@@ -156,32 +158,36 @@ class Project:
 
         rubric, known = self._rubric(), self.recipe.review.calibration
         calibration = read_calibration(self.recipe.path(known), rubric) if known is not None else []
+
+        def judge(entries: Sequence[Entry]) -> dict[str, Opinion]:
+            return asyncio.run(self._ask_judge(entries, rubric, progress))
+
         with self._connect_review(progress) as client:
-            opinions = asyncio.run(self._ask_judge(rubric, progress)) if self.recipe.models.judge is not None else {}
             return push(
                 self.pool,
                 self.recipe.review,
                 client,
                 dataset=self.recipe.review_dataset,
                 rubric=rubric,
-                opinions=opinions,
+                judge=judge if self.recipe.models.judge is not None else None,
                 calibration=calibration,
                 language=self.recipe.language,
                 distilled=self.recipe.bootstrap.distill.review,
                 progress=progress,
             )
 
-    async def _ask_judge(self, rubric: Rubric, progress: Progress) -> dict[str, Opinion]:
+    async def _ask_judge(self, entries: Sequence[Entry], rubric: Rubric, progress: Progress) -> dict[str, Opinion]:
         from .review.judge import ask_judge
+
+        def records() -> Iterator[tuple[Task, int]]:
+            for some in in_parts(entries):
+                tasks = self.pool.shown([entry.task_id for entry in some])
+                yield from ((tasks[entry.task_id], instance) for entry in some for instance in entry.instances)
 
         progress("Asking the judge model", None)
         async with self._caller("judge", progress) as caller, caller.session():
             return await ask_judge(
-                self.pool.tasks(Status.CANDIDATE),
-                rubric,
-                self._model_settings("judge"),
-                caller,
-                language=self.recipe.language,
+                records(), rubric, self._model_settings("judge"), caller, language=self.recipe.language
             )
 
     def sync(self, *, progress: Progress = silent) -> SyncResult:

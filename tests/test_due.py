@@ -15,7 +15,7 @@ from selfinstruct_argilla.errors import DataFileError
 from selfinstruct_argilla.pool.pool import Outline
 from selfinstruct_argilla.recipe import Review
 from selfinstruct_argilla.review.calibration import disguise, read_calibration
-from selfinstruct_argilla.review.due import Entry, choose, mix, share_out, worth
+from selfinstruct_argilla.review.due import Entry, choose, draw, mix, share_out, worth
 from selfinstruct_argilla.review.records import Opinion
 from selfinstruct_argilla.review.rubric import load_rubric
 from selfinstruct_argilla.tasks import Task
@@ -28,8 +28,8 @@ def outlines(tasks: list[Task]) -> list[Outline]:
 
 
 def chosen(review: Review, count: int = 10, *, instances: int = 1, reviewed: int = 0, waiting: int = 0) -> list[Entry]:
-    tasks = outlines(candidates(count, instances=instances))
-    return choose(tasks, review, reviewed=reviewed, waiting=waiting, worth={})
+    drawn = draw(outlines(candidates(count, instances=instances)), review, reviewed=reviewed)
+    return choose(drawn, review, waiting=waiting, worth={})
 
 
 def test_by_default_everything_is_due() -> None:
@@ -43,9 +43,8 @@ def test_the_most_useful_come_first() -> None:
         replace(task, max_rouge_l=score) for task, score in zip(candidates(4), (0.6, 0.1, 0.0, 0.5), strict=True)
     )
     order = choose(
-        outlines([near, far, judged_bad, judged_good]),
+        draw(outlines([near, far, judged_bad, judged_good]), Review(), reviewed=0),
         Review(),
-        reviewed=0,
         waiting=0,
         worth={judged_good.id: 0.9, judged_bad.id: 0.01},
     )

@@ -91,7 +91,7 @@ def asked(pool: TaskPool, budget: Budget, model: ScriptedModel, count: int = 6) 
         purse = Purse(budget, settings.price, usd=spend.usd, requests=spend.requests)
         caller = Caller(model, pool.journal, purse, concurrency=2)
         async with caller.session():
-            return await ask_judge(candidates(count), PAPER, settings, caller, language="en")
+            return await ask_judge([(task, 0) for task in candidates(count)], PAPER, settings, caller, language="en")
 
     return asyncio.run(ask())
 

@@ -257,6 +257,22 @@ def test_batches_and_samples_go_out_bit_by_bit(team: Team) -> None:
         assert project.pool.counts()["candidate"] == 1
 
 
+def test_the_judge_is_paid_only_for_what_people_may_see(team: Team) -> None:
+    people(team, 1)
+    values = yaml.safe_load(team.recipe.read_text())
+    values["models"]["judge"] = {"model": "org/judge", "api_key": "none"}
+    values["review"]["sample"] = 4
+    team.recipe.write_text(yaml.safe_dump(values))
+    model = ScriptedModel(judge)
+    *several, rewritten = candidates(9, instances=2)
+    with team.project(model) as project:
+        project.pool.import_tasks([*several, replace(rewritten, extra={"distilled_from": "x"})], Status.CANDIDATE)
+        assert project.push().pushed == 4
+        assert len(model.requests) == 4, "one instance of each task of the sample"
+        opinions = [record.suggested for record in project.pool.reviews.records()]
+    assert None not in opinions
+
+
 def test_people_may_be_asked_what_kind_of_task_it_is(team: Team) -> None:
     ann, bob = people(team, 2)
     team.change(ask_classification=True)

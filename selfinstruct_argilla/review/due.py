@@ -26,6 +26,7 @@ class Entry:
 
     task_id: str
     instances: tuple[int, ...]
+    max_rouge_l: float = 0.0
     several: frozenset[int] = frozenset()
     assigned: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     gold: dict[str, Any] | None = None
@@ -36,28 +37,28 @@ class Entry:
         return [external_id(self.task_id, instance) for instance in self.instances]
 
 
-def choose(
-    candidates: Iterable[Outline], review: Review, *, reviewed: int, waiting: int, worth: Mapping[str, float]
-) -> list[Entry]:
-    """The candidates that are due, most useful first.
+def draw(candidates: Iterable[Outline], review: Review, *, reviewed: int) -> list[Entry]:
+    """The candidates that may be due. reviewed: tasks that were pushed before.
 
-    reviewed: tasks that were pushed before; waiting: records that people have still to judge; worth: how likely a task
-    is accepted, by id, where a judge model was asked. With `sample`, that many tasks in all, drawn at random, with one
-    instance of each (Self-Instruct, section 3.2). With `batch`, whole tasks while no more than that many records wait.
+    With `sample`, that many tasks in all, drawn at random, with one instance of each (Self-Instruct, section 3.2).
     """
-    order = sorted(candidates, key=lambda task: (-worth.get(task.id, 0.0), task.max_rouge_l or 0.0, task.id))
-    if review.sample is not None:
-        drawn = sorted((task.id for task in order), key=lambda task_id: _chance("sample", task_id))
-        sample = set(drawn[: max(0, review.sample - reviewed)])
-        entries = [
-            Entry(task.id, (_chance("instance", task.id) % task.instances,)) for task in order if task.id in sample
-        ]
-    else:
-        entries = [Entry(task.id, tuple(range(task.instances))) for task in order]
+    if review.sample is None:
+        return [Entry(task.id, tuple(range(task.instances)), task.max_rouge_l or 0.0) for task in candidates]
+    drawn = sorted(candidates, key=lambda task: _chance("sample", task.id))[: max(0, review.sample - reviewed)]
+    return [Entry(task.id, (_chance("instance", task.id) % task.instances,), task.max_rouge_l or 0.0) for task in drawn]
+
+
+def choose(entries: Iterable[Entry], review: Review, *, waiting: int, worth: Mapping[str, float]) -> list[Entry]:
+    """What is due of what was drawn, most useful first.
+
+    waiting: records that people have still to judge; worth: how likely a task is accepted, by id, where a judge model
+    was asked. With `batch`, whole tasks while no more than that many records wait.
+    """
+    order = sorted(entries, key=lambda entry: (-worth.get(entry.task_id, 0.0), entry.max_rouge_l, entry.task_id))
     if review.batch is None:
-        return entries
+        return order
     due: list[Entry] = []
-    for entry in entries:
+    for entry in order:
         waiting += len(entry.instances)
         if waiting > review.batch and (due or waiting > len(entry.instances)):
             break  # a task with more instances than a whole batch goes alone

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Iterable
+from itertools import count
 from typing import Any
 
 from ..llm.base import CallRecord, Place, Prompt, Request
 from ..llm.caller import BudgetReached, Caller
+from ..pool.engine import in_parts
 from ..recipe import ModelConfig
 from ..tasks import Task, external_id
 from .records import Opinion, record_fields
@@ -20,35 +22,37 @@ from .rubric import Question, Rubric, in_language
 
 STEP = "judge"
 _PARAMETERS = {"max_tokens": 200, "temperature": 0.0}
+_AT_ONCE = 1000  # records whose texts are in memory
 _DEFAULT_SCORE = 0.75  # where the model does not say how sure it is
 
 
 async def ask_judge(
-    tasks: Sequence[Task], rubric: Rubric, model: ModelConfig, caller: Caller, *, language: str
+    records: Iterable[tuple[Task, int]], rubric: Rubric, model: ModelConfig, caller: Caller, *, language: str
 ) -> dict[str, Opinion]:
-    """Opinions by review record; those of records whose reply says nothing, or that the budget left out, are missing.
+    """Opinions on instances of tasks, by review record; those of records whose reply says nothing, or that the budget
+    left out, are missing.
 
     Raises what `Caller.ask` raises but BudgetReached.
     """
-    keys: list[str] = []
-    calls: list[Coroutine[Any, Any, CallRecord]] = []
-    for task in tasks:
-        for instance in range(len(task.instances)):
-            request = Request(
+    found: dict[str, Opinion] = {}
+    position = count()
+    for some in in_parts(records, _AT_ONCE):
+        requests = [
+            Request(
                 STEP, STEP, model.model, model.api, render(task, instance, rubric, language), _PARAMETERS,
-                place=Place(task.round, 0, len(calls)),
-            )  # fmt: skip
-            keys.append(external_id(task.id, instance))
-            calls.append(caller.ask(request))
-    found = {}
-    for key, call in zip(keys, await asyncio.gather(*calls, return_exceptions=True), strict=True):
-        if isinstance(call, BudgetReached):
-            continue
-        if isinstance(call, BaseException):
-            raise call
-        answers = parse(call, rubric)
-        if answers:
-            found[key] = Opinion(model.model, answers)
+                place=Place(task.round, 0, next(position)),
+            )
+            for task, instance in some
+        ]  # fmt: skip
+        calls = await asyncio.gather(*map(caller.ask, requests), return_exceptions=True)
+        for (task, instance), call in zip(some, calls, strict=True):
+            if isinstance(call, BudgetReached):
+                continue
+            if isinstance(call, BaseException):
+                raise call
+            answers = parse(call, rubric)
+            if answers:
+                found[external_id(task.id, instance)] = Opinion(model.model, answers)
     return found
 
 

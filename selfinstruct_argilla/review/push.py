@@ -11,19 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ReviewRefusedError
 from ..pool.engine import in_parts
-from ..pool.pool import Outline, TaskPool
+from ..pool.pool import TaskPool
 from ..pool.reviews import ReviewDataset, ReviewRecord, Reviews
 from ..recipe import Review
 from ..tasks import Status, Task, external_id, split_external_id
 from .background import in_background
 from .calibration import NEIGHBOURS, Calibration, disguise
 from .dataset import open_dataset
-from .due import Entry, assign, choose, mix, share_out, worth
+from .due import Entry, assign, choose, draw, mix, share_out, worth
 from .records import Opinion, content_hash, record_context, record_item, record_metadata
 from .rubric import Rubric
 from .team import check_annotators
@@ -61,12 +60,12 @@ def push(
     rubric: Rubric,
     language: str = "en",
     distilled: bool = True,
-    opinions: Mapping[str, Opinion] = MappingProxyType({}),
+    judge: Callable[[Sequence[Entry]], Mapping[str, Opinion]] | None = None,
     calibration: Sequence[Calibration] = (),
     progress: Progress = lambda message, fraction: None,
 ) -> PushResult:
     """Every candidate that is due to the review dataset, which is made where it is missing; distilled ones only where
-    asked. opinions: a judge model's, by record; calibration: records with known answers to mix in.
+    asked. judge: gives a judge model's opinions, by record; calibration: records with known answers to mix in.
 
     Raises ReviewUnavailableError and ReviewRefusedError; what was pushed before stays, and the next push goes on.
     """
@@ -79,8 +78,20 @@ def push(
             hint="Name a new dataset: review.argilla.dataset in the recipe.",
         )
     check_annotators(review, client.usernames(client.workspace_id(opened.workspace)) if review.annotators else {})
-    due, waiting = _due(pool, review, client, opened, rubric, opinions, distilled=distilled)
+    orphans = _orphans(pool, client, opened)
     load = pool.reviews.load(opened.id)
+    candidates = [task for task in pool.outlines(Status.CANDIDATE) if distilled or not task.distilled]
+    drawn = draw(candidates, review, reviewed=load.tasks + len(orphans))
+    opinions = judge(drawn) if judge is not None else {}
+    chosen = choose(
+        drawn,
+        review,
+        waiting=load.waiting + sum(len(entry.instances) for entry in orphans),
+        worth=_worth(drawn, opinions, rubric),
+    )
+    waiting = len(candidates) - len(chosen)
+    due = [*orphans, *chosen]
+    del candidates, drawn, chosen  # there may be many
     gold = _calibration(pool, opened, due, calibration)
     due = mix(due, [Entry(item.task.id, (0,), gold=item.answers) for item in gold])
     fakes = {item.task.id: item.task for item in gold}
@@ -109,39 +120,12 @@ def push(
     )
 
 
-def _due(
-    pool: TaskPool,
-    review: Review,
-    client: ArgillaClient,
-    opened: ReviewDataset,
-    rubric: Rubric,
-    opinions: Mapping[str, Opinion],
-    *,
-    distilled: bool,
-) -> tuple[list[Entry], int]:
-    """Tasks that wait in a dataset that is gone, then the candidates that are due; and how many are not due yet."""
-    candidates = [task for task in pool.outlines(Status.CANDIDATE) if distilled or not task.distilled]
-    orphans = _orphans(pool, client, opened)
-    load = pool.reviews.load(opened.id)
-    chosen = choose(
-        candidates,
-        review,
-        reviewed=load.tasks + len(orphans),
-        waiting=load.waiting + sum(len(entry.instances) for entry in orphans),
-        worth=_worth(candidates, opinions, rubric),
-    )
-    return [*orphans, *chosen], len(candidates) - len(chosen)
-
-
-def _worth(candidates: Iterable[Outline], opinions: Mapping[str, Opinion], rubric: Rubric) -> dict[str, float]:
-    """How likely tasks are accepted, by id, where a judge model was asked about all their instances."""
-    if not opinions:
-        return {}
-    keys = {task.id: [external_id(task.id, number) for number in range(task.instances)] for task in candidates}
+def _worth(entries: Iterable[Entry], opinions: Mapping[str, Opinion], rubric: Rubric) -> dict[str, float]:
+    """How likely tasks are accepted, by id, where a judge model was asked about all their records."""
     return {
-        task_id: worth([opinions[key] for key in records], rubric)
-        for task_id, records in keys.items()
-        if all(key in opinions for key in records)
+        entry.task_id: worth([opinions[key] for key in entry.records], rubric)
+        for entry in (entries if opinions else ())
+        if all(key in opinions for key in entry.records)
     }
 
 
