@@ -24,7 +24,7 @@ PAPER = load_rubric("paper")
 
 
 def outlines(tasks: list[Task]) -> list[Outline]:
-    return [Outline(task.id, len(task.instances), task.max_rouge_l, distilled=False) for task in tasks]
+    return [Outline(t.id, t.status, t.origin, len(t.instances), t.max_rouge_l, t.votes, distilled=False) for t in tasks]
 
 
 def chosen(review: Review, count: int = 10, *, instances: int = 1, reviewed: int = 0, waiting: int = 0) -> list[Entry]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from selfinstruct_argilla.bootstrap import faithful
-from selfinstruct_argilla.bootstrap.method import Ask
+from selfinstruct_argilla.bootstrap.demonstrations import draw_for_instructions
+from selfinstruct_argilla.bootstrap.method import Ask, Planned
 from selfinstruct_argilla.bootstrap.methods import method_of
 from selfinstruct_argilla.llm.base import CallRecord, Prompt, Reply
 from selfinstruct_argilla.recipe import Recipe
@@ -34,31 +36,41 @@ def seeds(count: int = 40) -> list[Task]:
     ]
 
 
+def planned(recipe: Recipe, generated: Sequence[Task] = (), seed: int = 1) -> tuple[Planned, list[str]]:
+    """A request for instructions, and what it shows."""
+    seed_count, generated_count = recipe.bootstrap.demonstrations_in_force
+    shown = draw_for_instructions(
+        seeds(), [(task.id, 1.0) for task in generated], random.Random(seed),
+        seed_count=seed_count, generated_count=generated_count,
+    )  # fmt: skip
+    known = {task.id: task for task in (*seeds(), *generated)}
+    return method_of(recipe, seeds()).plan([known[task_id] for task_id in shown]), shown
+
+
 # D1: the instruction prompt ----------------------------------------------------------------------
 
 
 def test_the_first_prompt_shows_eight_seeds_and_ends_with_the_ninth_number() -> None:
-    planned = method_of(recipe(), seeds()).plan([], random.Random(1))
-    lines = planned.prompt.text.split("\n")
+    request, shown = planned(recipe())
+    lines = request.prompt.text.split("\n")
     assert lines[0] == "Come up with a series of tasks:"
     assert [line.split(". ")[0] for line in lines[1:9]] == [str(n) for n in range(1, 9)]
     assert lines[9:] == ["9."]
     assert all("Seed task number" in line and not line.endswith(":") for line in lines[1:9])
-    assert len(planned.demonstrations) == 8
+    assert len(shown) == 8
 
 
 def test_two_generated_tasks_and_six_seeds_once_there_are_any() -> None:
     generated = [Task(id=f"g{n}", instruction=f"Generated {n}", instances=(Instance("", "x"),)) for n in range(5)]
-    method = method_of(recipe(), seeds())
-    for count, shown in ((0, 0), (1, 1), (5, 2)):
-        planned = method.plan(generated[:count], random.Random(count))
-        assert sum(name.startswith("g") for name in planned.demonstrations) == shown
-        assert len(planned.demonstrations) == len(set(planned.demonstrations)) == 8
+    for count, expected in ((0, 0), (1, 1), (5, 2)):
+        _, shown = planned(recipe(), generated[:count], count)
+        assert sum(name.startswith("g") for name in shown) == expected
+        assert len(shown) == len(set(shown)) == 8
 
 
 def test_table_4_and_the_stops_of_the_code() -> None:
-    planned = method_of(Recipe.load("self_instruct", ["bootstrap.faithful=true"]), seeds()).plan([], random.Random(1))
-    assert planned.parameters == {
+    request, _ = planned(Recipe.load("self_instruct", ["bootstrap.faithful=true"]))
+    assert request.parameters == {
         "max_tokens": 1024,
         "temperature": 0.7,
         "top_p": 0.5,
@@ -233,20 +245,16 @@ def test_the_token_limit_depends_on_the_group_of_five() -> None:
 
 
 def test_alpaca_prompt_and_parameters() -> None:
-    method = method_of(
-        Recipe.load(
-            "alpaca",
-            ["bootstrap.faithful=true", "bootstrap.structured_output=false", "models.generator.api=completions"],
-        ),
-        seeds(),
+    asked = Recipe.load(
+        "alpaca", ["bootstrap.faithful=true", "bootstrap.structured_output=false", "models.generator.api=completions"]
     )
-    planned = method.plan([], random.Random(1))
-    assert len(planned.demonstrations) == 3
-    assert planned.prompt.text.endswith("###\n4. Instruction:")
-    assert planned.parameters["max_tokens"] == 3072
-    assert planned.parameters["temperature"] == planned.parameters["top_p"] == 1.0
-    assert planned.parameters["stop"] == ["\n20", "20."]
-    assert planned.parameters["logit_bias"] == {"50256": -100}
+    request, shown = planned(asked)
+    assert len(shown) == 3
+    assert request.prompt.text.endswith("###\n4. Instruction:")
+    assert request.parameters["max_tokens"] == 3072
+    assert request.parameters["temperature"] == request.parameters["top_p"] == 1.0
+    assert request.parameters["stop"] == ["\n20", "20."]
+    assert request.parameters["logit_bias"] == {"50256": -100}
 
 
 @pytest.mark.parametrize(

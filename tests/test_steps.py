@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -13,8 +13,9 @@ from selfinstruct_argilla.bootstrap import alpaca, classification, demonstration
 from selfinstruct_argilla.bootstrap.filters import InstructionFilter
 from selfinstruct_argilla.bootstrap.template import load_template
 from selfinstruct_argilla.llm.base import Api, Reply
+from selfinstruct_argilla.pool.pool import Outline
 from selfinstruct_argilla.recipe import Filters
-from selfinstruct_argilla.tasks import Instance, Status, Task
+from selfinstruct_argilla.tasks import Instance, Origin, Status, Task
 
 EN, ZH = load_template("en"), load_template("zh-CN")
 
@@ -213,45 +214,46 @@ def test_few_shot_instances_prefer_short_seeds_and_those_with_several() -> None:
 # demonstrations ----------------------------------------------------------------------------------
 
 
+def drawn(made: list[Outline], rng: random.Random, *, seeds: Sequence[Task] = (), counts: tuple[int, int]) -> list[str]:
+    weighted = demonstrations.demonstrable(made)
+    return demonstrations.draw_for_instructions(seeds, weighted, rng, seed_count=counts[0], generated_count=counts[1])
+
+
+def outline(number: int, status: Status, votes: tuple[int, int] = (0, 0)) -> Outline:
+    return Outline(f"made {number}", status, Origin.GENERATED, 1, None, votes, distilled=False)
+
+
 @given(st.integers(0, 30), st.integers(0, 30), st.integers())
 def test_demonstrations_are_distinct_and_as_many_as_there_are(seeds: int, generated: int, seed: int) -> None:
     pool = [task(n) for n in range(seeds)]
-    made = [task(100 + n, status=Status.CANDIDATE) for n in range(generated)]
-    draw = [
-        demonstrations.draw_for_instructions(
-            pool, made, demonstrations.generator(seed, 1), seed_count=6, generated_count=2
-        )
-        for _ in range(2)
-    ]
+    made = [outline(n, Status.CANDIDATE) for n in range(generated)]
+    draw = [drawn(made, demonstrations.generator(seed, 1), seeds=pool, counts=(6, 2)) for _ in range(2)]
     assert draw[0] == draw[1]
-    assert len({t.id for t in draw[0]}) == len(draw[0]) == min(8, seeds + min(2, generated))
-    assert sum(t.status is Status.CANDIDATE for t in draw[0]) == min(2, generated)
+    assert len(set(draw[0])) == len(draw[0]) == min(8, seeds + min(2, generated))
+    assert sum(task_id.startswith("made") for task_id in draw[0]) == min(2, generated)
 
 
 def test_accepted_tasks_are_shown_more_often() -> None:
-    made = [task(n, status=Status.ACCEPTED if n < 10 else Status.CANDIDATE) for n in range(20)]
-    shown = [
-        t.status
-        for n in range(500)
-        for t in demonstrations.draw_for_instructions([], made, random.Random(n), seed_count=0, generated_count=2)
-    ]
-    assert 0.6 < shown.count(Status.ACCEPTED) / len(shown) < 0.9
+    made = [outline(n, Status.ACCEPTED if n < 10 else Status.CANDIDATE) for n in range(20)]
+    accepted = {task.id for task in made[:10]}
+    shown = [task_id in accepted for n in range(500) for task_id in drawn(made, random.Random(n), counts=(0, 2))]
+    assert 0.6 < sum(shown) / len(shown) < 0.9
 
 
 def test_the_clearer_the_verdict_the_more_often_it_is_shown() -> None:
     votes = [(3, 0), (1, 0), (2, 1), (0, 0)]
-    made = [
-        replace(task(n, status=Status.ACCEPTED if any(v) else Status.CANDIDATE), votes=v) for n, v in enumerate(votes)
-    ]
-    assert [demonstrations.strength(t) for t in made] == [4, 2, 1.5, 1]
-    assert demonstrations.strength(task(9, status=Status.ACCEPTED)) == 2
-    shown = [
-        t.id
-        for n in range(2000)
-        for t in demonstrations.draw_for_instructions([], made, random.Random(n), seed_count=0, generated_count=1)
-    ]
-    for drawn, expected in zip(made, [4, 2, 1.5, 1], strict=True):
-        assert shown.count(drawn.id) / len(shown) == pytest.approx(expected / 8.5, abs=0.05)
+    made = [outline(n, Status.ACCEPTED if any(v) else Status.CANDIDATE, v) for n, v in enumerate(votes)]
+    made.append(outline(4, Status.ACCEPTED))  # it came in as accepted
+    weights = {"made 0": 4, "made 1": 2, "made 2": 1.5, "made 3": 1, "made 4": 2}
+    assert dict(demonstrations.demonstrable(made)) == weights
+    shown = [task_id for n in range(2000) for task_id in drawn(made, random.Random(n), counts=(0, 1))]
+    for task_id, weight in weights.items():
+        assert shown.count(task_id) / len(shown) == pytest.approx(weight / 10.5, abs=0.05)
+
+
+def test_neither_seeds_nor_rewritten_outputs_are_shown_as_generated() -> None:
+    seed = outline(1, Status.SEED)._replace(origin=Origin.SEED)
+    assert demonstrations.demonstrable([seed, outline(2, Status.ACCEPTED)._replace(distilled=True)]) == []
 
 
 # filters -----------------------------------------------------------------------------------------

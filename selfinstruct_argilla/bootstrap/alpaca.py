@@ -7,7 +7,6 @@ As plain text after a few numbered demonstrations, or as JSON where the recipe s
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from ..llm.base import Api, Prompt, Reply
 from ..recipe import Recipe
 from ..tasks import Instance, Task
 from . import faithful, instances
-from .demonstrations import draw_for_instructions, one_line
+from .demonstrations import one_line
 from .filters import InstructionFilter
 from .method import Ask, InvalidInstance, Parsed, Planned, Written, parameters
 from .template import Template, load_template
@@ -34,28 +33,20 @@ class Alpaca:
 
     name = "alpaca"
 
-    def __init__(self, recipe: Recipe, seeds: Sequence[Task]) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self._bootstrap = recipe.bootstrap
         self._faithful = recipe.bootstrap.faithful
         self._structured = recipe.bootstrap.structured_output
         self._api: Api = recipe.models.generator.api
-        self._seeds = sorted(seeds, key=lambda task: task.id)
         self.template: Template = load_template(recipe.language)
         self._filter = InstructionFilter.of(recipe.bootstrap.filters, self.template.filters)
-        self._seed_count, self._generated_count = recipe.bootstrap.demonstrations_in_force
-
-    @property
-    def _shown(self) -> int:
-        return self._seed_count + self._generated_count
+        self._shown = sum(recipe.bootstrap.demonstrations_in_force)
 
     @property
     def tasks_per_request(self) -> int:
         return max(1, _ASKED - self._shown)
 
-    def plan(self, generated: Sequence[Task], rng: random.Random) -> Planned:
-        shown = draw_for_instructions(
-            self._seeds, generated, rng, seed_count=self._seed_count, generated_count=self._generated_count
-        )
+    def plan(self, shown: Sequence[Task]) -> Planned:
         prompt = render(shown, self._api, self.template, structured=self._structured)
         stop = [] if self._structured else faithful.ALPACA_STOPS if self._faithful else self._stops()
         sampling = parameters(SAMPLING, self._bootstrap.sampling.instructions, stop)
@@ -63,7 +54,7 @@ class Alpaca:
             sampling["response_format"] = response_format()
         if self._faithful:
             sampling["logit_bias"] = {_END_OF_TEXT: -100}
-        return Planned(prompt, sampling, tuple(task.id for task in shown))
+        return Planned(prompt, sampling)
 
     def _stops(self) -> list[str]:
         return [f"\n{_ASKED + 1}."] if self._api == "completions" else []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from ..pool.pool import Outline
 from ..tasks import Origin, Status, Task
+
+Weighted = tuple[str, float]  # a task's id, and how much oftener than one of weight 1 it is drawn
 
 
 def generator(seed: int, *place: int | str) -> random.Random:
@@ -14,20 +18,20 @@ def generator(seed: int, *place: int | str) -> random.Random:
     return random.Random(":".join(map(str, (seed, *place))))
 
 
-def demonstrable(tasks: Sequence[Task]) -> list[Task]:
+def demonstrable(tasks: Iterable[Outline]) -> list[Weighted]:
     """Those that a prompt may show beside seeds; of a task and its distilled outputs the task itself."""
-    return [task for task in tasks if task.origin is not Origin.SEED and task.distilled_from is None]
+    return [(task.id, strength(task)) for task in tasks if task.origin is not Origin.SEED and not task.distilled]
 
 
 def draw_for_instructions(
-    seeds: Sequence[Task], generated: Sequence[Task], rng: random.Random, *, seed_count: int, generated_count: int
-) -> list[Task]:
-    """Demonstrations of an instruction prompt, shuffled: up to `generated_count` generated tasks without
+    seeds: Sequence[Task], generated: Sequence[Weighted], rng: random.Random, *, seed_count: int, generated_count: int
+) -> list[str]:
+    """Ids of the demonstrations of an instruction prompt, shuffled: up to `generated_count` generated tasks without
     replacement, filled up with seeds to `seed_count + generated_count` (Self-Instruct, section 2.2). What people accept
     more clearly is shown more often."""
     chosen = _weighted(generated, min(generated_count, len(generated)), rng)
     fill = min(seed_count + generated_count - len(chosen), len(seeds))
-    chosen += rng.sample(list(seeds), fill)
+    chosen += [task.id for task in rng.sample(list(seeds), fill)]
     rng.shuffle(chosen)
     return chosen
 
@@ -56,7 +60,7 @@ def draw_for_instances(
     return chosen
 
 
-def strength(task: Task) -> float:
+def strength(task: Outline) -> float:
     """How clearly people accepted a task: the odds of an acceptance, one more vote counted on either side. 1 where
     nobody has judged it, 2 after one acceptance (or where it came in as accepted), 4 after three, 1.5 after two to one.
     """
@@ -71,11 +75,10 @@ def one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().rstrip(":")
 
 
-def _weighted(tasks: Sequence[Task], count: int, rng: random.Random) -> list[Task]:
+def _weighted(tasks: Sequence[Weighted], count: int, rng: random.Random) -> list[str]:
     # a key of u**(1/weight) for each, the largest win: sampling by weight without replacement (Efraimidis, Spirakis)
-    keyed = [(rng.random() ** (1 / strength(task)), task) for task in tasks]
-    keyed.sort(key=lambda item: item[0], reverse=True)
-    return [task for _, task in keyed[:count]]
+    keyed = ((rng.random() ** (1 / weight), task_id) for task_id, weight in tasks)
+    return [task_id for _, task_id in heapq.nlargest(count, keyed)]
 
 
 def _some(tasks: Sequence[Task], count: int, rng: random.Random) -> list[Task]:

@@ -18,18 +18,20 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
+from sqlalchemy import Connection
+
 from ..errors import GenerationError
 from ..llm.base import CallRecord, Place, Prompt, Reply, Request
 from ..llm.caller import BudgetReached, Caller
 from ..pool.engine import reading
 from ..pool.journal import PoolJournal
 from ..pool.locks import lock_round
-from ..pool.pool import PoolWriter, TaskPool, count_written, load_tasks
+from ..pool.pool import PoolWriter, TaskPool, count_written, load_outlines, load_tasks
 from ..pool.rounds import Discard, Draft, Round, Rounds, Wave
 from ..recipe import Recipe
 from ..similarity.index import Match
 from ..tasks import Origin, Provenance, Status, Task
-from .demonstrations import demonstrable, generator
+from .demonstrations import demonstrable, draw_for_instructions, generator
 from .method import Written
 from .methods import method_of
 from .novelty import Batch, PoolNovelty
@@ -116,7 +118,8 @@ class Bootstrap:
     def __init__(self, pool: TaskPool, recipe: Recipe, caller: Caller, progress: Progress) -> None:
         self._pool, self._recipe, self._caller, self._progress = pool, recipe, caller, progress
         self._model = recipe.models.generator
-        self._method = method_of(recipe, pool.tasks(Status.SEED))
+        self._seeds = pool.tasks(Status.SEED)
+        self._method = method_of(recipe, self._seeds)
         self._novelty = PoolNovelty(recipe.bootstrap.novelty_in_force)
         self._replies: dict[str, asyncio.Task[CallRecord]] = {}
         self._writing: dict[str, asyncio.Task[Written]] = {}
@@ -242,15 +245,15 @@ class Bootstrap:
         """Commits a wave of instruction requests, all drawn from the pool as it is now."""
         model, settings = self._model, self._recipe.bootstrap
         with reading(self._pool.engine) as connection:
-            statuses = [str(status) for status in settings.demonstrations.from_]
-            generated = demonstrable(load_tasks(connection, status=statuses))
             number = Rounds.last_wave(connection, round.number) + 1
+            places = [Place(round.number, number, position) for position in range(count)]
+            shown = draw_shown(connection, self._recipe, self._seeds, places)
         requests = []
-        for position in range(count):
-            planned = self._method.plan(generated, generator(settings.seed, round.number, number, position))
+        for place, tasks in zip(places, shown, strict=True):
+            planned = self._method.plan(tasks)
             request = Request(
                 "instructions", settings.method, model.model, model.api, planned.prompt, planned.parameters,
-                0, Place(round.number, number, position), planned.demonstrations,
+                0, place, tuple(task.id for task in tasks),
             )  # fmt: skip
             requests.append(request)
         with self._pool.write() as writer:
@@ -473,6 +476,29 @@ class Bootstrap:
             f"Round {round.number}: {state.admitted} of {state.target} tasks{waiting}, {self._caller.bought} replies",
             min(1.0, state.admitted / max(1, state.target)),
         )
+
+
+def draw_shown(
+    connection: Connection, recipe: Recipe, seeds: Sequence[Task], places: Sequence[Place]
+) -> list[list[Task]]:
+    """What the instruction prompt of each place shows of the pool as it is now; only these tasks are read whole."""
+    settings = recipe.bootstrap
+    generated = demonstrable(load_outlines(connection, [Status(name) for name in settings.demonstrations.from_]))
+    seed_count, generated_count = settings.demonstrations_in_force
+    drawn = [
+        draw_for_instructions(
+            seeds,
+            generated,
+            generator(settings.seed, place.round, place.wave, place.position),
+            seed_count=seed_count,
+            generated_count=generated_count,
+        )
+        for place in places
+    ]
+    known = {task.id: task for task in seeds}
+    wanted = {task_id for shown in drawn for task_id in shown} - known.keys()
+    known |= {task.id: task for task in load_tasks(connection, ids=sorted(wanted))}
+    return [[known[task_id] for task_id in shown] for shown in drawn]
 
 
 def stop_fruitless(pool: TaskPool, waves: int) -> None:

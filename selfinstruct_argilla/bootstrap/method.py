@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,11 +19,10 @@ Ask = Callable[[str, Prompt, Mapping[str, Any]], Awaitable[CallRecord]]
 
 @dataclass(frozen=True)
 class Planned:
-    """A request for new instructions: what it asks, and which pool tasks it shows."""
+    """A request for new instructions."""
 
     prompt: Prompt
     parameters: dict[str, Any]
-    demonstrations: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ class Method(Protocol):
         """How many new tasks one request asks for."""
         ...
 
-    def plan(self, generated: Sequence[Task], rng: random.Random) -> Planned:
-        """A request that shows seeds and some of the generated tasks."""
+    def plan(self, shown: Sequence[Task]) -> Planned:
+        """A request that shows these tasks."""
         ...
 
     def parse(self, reply: Reply) -> Parsed: ...

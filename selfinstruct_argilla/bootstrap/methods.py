@@ -10,8 +10,6 @@ from .alpaca import Alpaca
 from .method import Method
 from .self_instruct import SelfInstruct
 
-_METHODS: dict[str, type[SelfInstruct] | type[Alpaca]] = {kind.name: kind for kind in (SelfInstruct, Alpaca)}
-
 
 def method_of(recipe: Recipe, seeds: Sequence[Task]) -> Method:
-    return _METHODS[recipe.bootstrap.method](recipe, seeds)
+    return Alpaca(recipe) if recipe.bootstrap.method == Alpaca.name else SelfInstruct(recipe, seeds)

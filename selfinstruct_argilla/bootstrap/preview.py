@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GenerationError
-from ..llm.base import CallRecord, Prompt, Reply
+from ..llm.base import CallRecord, Place, Prompt, Reply
 from ..pool.engine import reading
 from ..pool.journal import Spend
 from ..pool.pool import TaskPool
 from ..recipe import Price, Recipe
 from ..tasks import Status
-from .demonstrations import demonstrable, generator
 from .distill import METHOD, due_tasks, requests_of
 from .distill import PREFIX as DISTILLED
-from .loop import PREFIX
+from .loop import PREFIX, draw_shown
 from .methods import method_of
 
 _BYTES_PER_TOKEN = 4  # a rule of thumb for English; the journal's own averages replace it once there are any
@@ -68,10 +67,11 @@ def preview(pool: TaskPool, recipe: Recipe, target: int | None = None) -> Previe
         )
     settings = recipe.bootstrap
     method = method_of(recipe, seeds)
-    generated = demonstrable(pool.tasks(list(settings.demonstrations.from_)))
+    with reading(pool.engine) as connection:
+        (shown,) = draw_shown(connection, recipe, seeds, [Place(1, 1, 0)])
     done = pool.written(PREFIX)
     wanted = max(0, target - done) if target is not None else settings.target
-    planned = method.plan(generated, generator(settings.seed, 1, 1, 0))
+    planned = method.plan(shown)
     price = recipe.models.generator.price
     asked: list[tuple[str, Prompt, dict[str, Any]]] = [("instructions", planned.prompt, planned.parameters)]
 

@@ -6,7 +6,6 @@ which order they are asked. With `faithful: true` the replies are read as in 202
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from ..llm.base import Api, Prompt, Reply
 from ..recipe import Recipe
 from ..tasks import Task
 from . import classification, faithful, instances, instructions
-from .demonstrations import draw_for_classification, draw_for_instances, draw_for_instructions, generator
+from .demonstrations import draw_for_classification, draw_for_instances, generator
 from .filters import InstructionFilter
 from .method import Ask, Parsed, Planned, Written, parameters
 from .template import Template, load_template
@@ -35,22 +34,18 @@ class SelfInstruct:
         self._seeds = sorted(seeds, key=lambda task: task.id)
         self.template: Template = load_template(recipe.language)
         self._filter = InstructionFilter.of(recipe.bootstrap.filters, self.template.filters)
-        self._seed_count, self._generated_count = recipe.bootstrap.demonstrations_in_force
 
     @property
     def tasks_per_request(self) -> int:
-        return self._seed_count + self._generated_count
+        return sum(self._bootstrap.demonstrations_in_force)
 
     # instructions --------------------------------------------------------------------------------
 
-    def plan(self, generated: Sequence[Task], rng: random.Random) -> Planned:
-        shown = draw_for_instructions(
-            self._seeds, generated, rng, seed_count=self._seed_count, generated_count=self._generated_count
-        )
+    def plan(self, shown: Sequence[Task]) -> Planned:
         prompt = instructions.render([task.instruction for task in shown], self._api, self.template)
         stop = faithful.STOPS if self._faithful else instructions.stops(len(shown), self._api)
         sampling = parameters(instructions.SAMPLING, self._bootstrap.sampling.instructions, stop)
-        return Planned(prompt, sampling, tuple(task.id for task in shown))
+        return Planned(prompt, sampling)
 
     def parse(self, reply: Reply) -> Parsed:
         return faithful.parse_instructions(reply) if self._faithful else instructions.parse(reply, self._api)

@@ -42,11 +42,15 @@ class Event:
 
 
 class Outline(NamedTuple):
-    """A task without its texts: how many instances it has, how near it is to others, whether it was distilled."""
+    """A task without its texts; `instances`: how many there are, `distilled`: whether it is another task's outputs
+    written again, the rest as in `Task`."""
 
     id: str
+    status: Status
+    origin: Origin
     instances: int
     max_rouge_l: float | None
+    votes: tuple[int, int]
     distilled: bool
 
 
@@ -136,12 +140,8 @@ class TaskPool:
 
     def outlines(self, status: Status) -> list[Outline]:
         """Tasks of a status, sorted by id, without their texts."""
-        table, instances = schema.tasks, schema.instances
-        count = select(func.count()).where(instances.c.task_id == table.c.id).scalar_subquery()
-        distilled = func.coalesce(table.c.extra["distilled_from"].as_string(), "") != ""
-        query = select(table.c.id, count, table.c.max_rouge_l, distilled).where(table.c.status == status.value)
         with reading(self.engine) as connection:
-            return [Outline(*row) for row in connection.execute(query.order_by(table.c.id))]
+            return load_outlines(connection, [status])
 
     def shown(self, ids: Sequence[str]) -> dict[str, Task]:
         """Tasks by id, with the texts that people are or were shown: those from before any edit."""
@@ -441,6 +441,25 @@ def load_tasks(
         verdict = Verdict(part.verdict) if part.verdict else None
         by_task.setdefault(part.task_id, []).append(Instance(part.input, part.output, verdict))
     return sorted((_task(row, by_task.get(row.id, [])) for row in rows), key=lambda task: task.id)
+
+
+def load_outlines(connection: Connection, statuses: Sequence[Status]) -> list[Outline]:
+    """Tasks of these statuses, sorted by id, without their texts."""
+    table, instances = schema.tasks, schema.instances
+    query = select(
+        table.c.id,
+        table.c.status,
+        table.c.origin,
+        select(func.count()).where(instances.c.task_id == table.c.id).scalar_subquery(),
+        table.c.max_rouge_l,
+        table.c.ayes,
+        table.c.noes,
+        func.coalesce(table.c.extra["distilled_from"].as_string(), "") != "",
+    ).where(table.c.status.in_([status.value for status in statuses]))
+    return sorted(
+        Outline(id, Status(status), Origin(origin), count, score, (ayes, noes), bool(distilled))
+        for id, status, origin, count, score, ayes, noes, distilled in connection.execute(query)
+    )
 
 
 def count_written(connection: Connection, prefix: str, round: int | None = None) -> int:
