@@ -215,6 +215,20 @@ def test_failures_are_recorded_with_their_reasons(url: str) -> None:
     assert problems(url) == []
 
 
+def test_what_was_cut_off_is_asked_again_with_more_tokens(url: str) -> None:
+    def short(request: Request) -> Reply | str:
+        longer = request.parameters["max_tokens"] > 400
+        return stronger(request) if longer or "capital" not in request.prompt.query else Reply("cut", "length", 1, 1)
+
+    values = {"bootstrap__sampling__instances__max_tokens": 400}
+    assert distill(url, short, **values).discards == {"cut_by_length": 1, "same_output": 1}
+    assert distill(url, short, **values).requests == 0
+    again = distill(url, short, bootstrap__sampling__instances__max_tokens=800)
+    assert (again.requests, again.generated, again.discards) == (1, 1, {})
+    assert distill(url, short, bootstrap__sampling__instances__max_tokens=800).requests == 0
+    assert problems(url) == []
+
+
 def test_an_output_that_was_right_stays_beside_a_new_one(url: str) -> None:
     distill(url, lambda request: "4" if "1 and 2" in request.prompt.query else "10")
     with TaskPool.open(url) as pool:

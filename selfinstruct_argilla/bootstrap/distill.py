@@ -115,8 +115,9 @@ def rewrite(task: Task, calls: Sequence[CallRecord], template: Template) -> Rewr
 
 
 def due_tasks(connection: Connection, recipe: Recipe) -> list[Task]:
-    """Tasks of the wanted statuses, by id, that the recipe's model was not asked as they stand now; what was distilled
-    itself is never asked again. Raises GenerationError where the pool has no task of these statuses."""
+    """Tasks of the wanted statuses, by id, that the recipe's model was not asked as they stand now, or that it was cut
+    off at with other parameters than now; what was distilled itself is never asked again. Raises GenerationError where
+    the pool has no task of these statuses."""
     statuses = [str(status) for status in recipe.bootstrap.distill.status]
     tasks = [task for task in load_tasks(connection, status=statuses) if task.distilled_from is None]
     if not tasks:
@@ -124,10 +125,15 @@ def due_tasks(connection: Connection, recipe: Recipe) -> list[Task]:
             f"the pool has no task to distill: none is {' or '.join(statuses)}",
             hint="Name the pool of another recipe under `pool:`, or other statuses under bootstrap.distill.status.",
         )
-    table = schema.requests
-    query = select(table.c.demonstrations, table.c.query).where(table.c.step == STEP)
-    rows = connection.execute(query.where(table.c.model == recipe.models.generator.model))
-    asked = {(row.demonstrations[0], row.query) for row in rows}
+    table, attempts = schema.requests, schema.attempts
+    query = select(table.c.demonstrations, table.c.query, table.c.parameters, attempts.c.finish_reason)
+    query = query.outerjoin(attempts).where(table.c.step == STEP, table.c.model == recipe.models.generator.model)
+    parameters_now = requests_of(tasks[0], recipe)[0].parameters
+    asked = {
+        (row.demonstrations[0], row.query)
+        for row in connection.execute(query)
+        if row.finish_reason != "length" or row.parameters == parameters_now
+    }
     return [task for task in tasks if any((task.id, r.prompt.query) not in asked for r in requests_of(task, recipe))]
 
 
