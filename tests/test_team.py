@@ -190,6 +190,7 @@ def test_a_round_of_a_team(team: Team, tmp_path: Path) -> None:
         "good before any edit:",
         "agreement on the verdict:",
         "agreement on instruction_valid:",
+        "agreement on output_correct:",
         "judge model on output_correct",
         "rejected in round 1 for",
         "75% of 4 known",

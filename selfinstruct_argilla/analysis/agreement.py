@@ -132,14 +132,14 @@ def describe_agreement(found: Mapping[str, Any]) -> str:
 
 
 def by_question(quality: Mapping[str, Any]) -> dict[str, Any]:
-    """The agreement on each question's answers, where it says more than that on the verdict."""
-    found = {name: question["answers"] for name, question in quality["questions"].items()}
-    return {name: answers for name, answers in found.items() if answers not in (None, quality["verdicts"])}
+    """The agreement on each question's answers; nothing where that on the verdict says as much."""
+    found = {name: question["answers"] for name, question in quality["questions"].items() if question["answers"]}
+    return {} if list(found.values()) == [quality["verdicts"]] else found
 
 
 def describe_interval(interval: Sequence[float] | None, form: str) -> str:
-    """` (low to high)`, or nothing."""
-    return f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval else ""
+    """` (low to high)`, or nothing; nothing either where all resamples say the same."""
+    return f" ({interval[0]:{form}} to {interval[1]:{form}})" if interval and interval[0] < interval[1] else ""
 
 
 def wilson_interval(successes: int, total: int, *, z: float = 1.959963984540054) -> tuple[float, float] | None:
