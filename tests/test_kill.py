@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from generating import exported, generate, problems, unhurried
 
@@ -134,7 +133,6 @@ def kill_and_resume(runs: Runs, url: str, log: Path, rng: random.Random, at_most
         if code == 0:
             break
         kills += 1
-        _wait_for_sessions(url)
         had = settled(url)
         assert len(set(now) - had) <= CONCURRENCY, "a kill cost more than the requests on their way"
     with TaskPool.open(url, create=False) as pool:
@@ -151,17 +149,6 @@ def _wait_for(log: Path, purchases: int) -> None:
             return
         time.sleep(0.001)
     raise AssertionError("the run stands still")
-
-
-def _wait_for_sessions(url: str) -> None:
-    """A PostgreSQL server takes a moment to see that a client is dead; until then the round counts as worked on."""
-    if not url.startswith("postgresql"):
-        return
-    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
-        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        deadline = time.monotonic() + 30
-        while connection.execute(others).fetchone() != (0,) and time.monotonic() < deadline:
-            time.sleep(0.01)
 
 
 def settled(url: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,6 +11,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
+
+_DYING_SECONDS = 1.0  # a client that ended, until PostgreSQL lets go of its locks
 
 
 def lock_round(engine: Engine, round: int, locks: ExitStack) -> bool:
@@ -25,7 +28,8 @@ def lock_round(engine: Engine, round: int, locks: ExitStack) -> bool:
 def round_lock(engine: Engine, round: int) -> Iterator[bool]:
     """Holds the lock of a round while the block runs; yields False where another process has it.
 
-    A file beside a SQLite pool (removed with the last use), an advisory lock of the session on PostgreSQL.
+    A file beside a SQLite pool (removed with the last use), an advisory lock of the session on PostgreSQL, which takes
+    a moment to see that a client is dead.
     """
     if engine.dialect.name == "sqlite":
         path = Path(f"{engine.url.database}.round-{round}.lock")
@@ -42,9 +46,14 @@ def round_lock(engine: Engine, round: int) -> Iterator[bool]:
             lock.release()
         return
     number = zlib.crc32(f"round {round}".encode())
+    deadline = time.monotonic() + _DYING_SECONDS
     with engine.connect() as connection:
-        held = bool(connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": number}).scalar())
-        connection.commit()
+        while True:
+            held = bool(connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": number}).scalar())
+            connection.commit()
+            if held or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         try:
             yield held
         finally:

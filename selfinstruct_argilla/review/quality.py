@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from .. import __version__
 from ..analysis.agreement import Agreement, agreement, wilson_interval
+from ..errors import PoolError
 from ..pool.engine import in_parts
 from ..pool.pool import TaskPool
 from ..tasks import Verdict
@@ -149,7 +151,8 @@ def known_quality(pool: TaskPool) -> dict[str, Any] | None:
     if kept is None or kept["state"] != state:
         quality = review_quality(pool)
         kept = {"state": state, "quality": quality.to_json() if quality is not None else None}
-        pool.remember(_KEPT, kept)
+        with suppress(PoolError):  # a pool that can only be read
+            pool.remember(_KEPT, kept)
     found: dict[str, Any] | None = kept["quality"]
     return found
 
