@@ -253,13 +253,18 @@ class DatabaseSearchEngine(SearchEngine):
 
 async def _read_ahead(dataset_id: UUID) -> None:
     """The words and vectors of a dataset, as long as there is room."""
-    settings = select(VectorSettings.id, VectorSettings.dimensions).where(VectorSettings.dataset_id == dataset_id)
+    vectors = (
+        select(VectorSettings.id, VectorSettings.dimensions, func.count(Vector.id))
+        .join(Vector, Vector.vector_settings_id == VectorSettings.id)
+        .where(VectorSettings.dataset_id == dataset_id)
+        .group_by(VectorSettings.id, VectorSettings.dimensions)
+    )
     async with AsyncSessionLocal() as session:
-        if not _copies.are_full:
+        if _copies.has_room():
             async with _text_index(session, dataset_id):
                 pass
-        for vector_settings_id, dimensions in (await session.execute(settings)).all():
-            if not _copies.are_full:
+        for vector_settings_id, dimensions, count in (await session.execute(vectors)).all():
+            if _copies.has_room(4 * dimensions * count):
                 async with _vectors(session, vector_settings_id, dimensions):
                     pass
 

@@ -133,10 +133,9 @@ class RowCopies:
         self._copies.move_to_end(key)
         return copy  # type: ignore[return-value]
 
-    @property
-    def are_full(self) -> bool:
-        return sum(copy.nbytes for copy in self._copies.values()) > self._max_bytes
+    def has_room(self, nbytes: int = 0) -> bool:
+        return sum(copy.nbytes for copy in self._copies.values()) + nbytes <= self._max_bytes
 
     def trim(self) -> None:
-        while len(self._copies) > 1 and self.are_full:
+        while len(self._copies) > 1 and not self.has_room():
             self._copies.popitem(last=False)
