@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import httpx
@@ -9,9 +10,14 @@ import pytest
 from review_people import YES, Faults, KilledError, Workspace, candidates
 
 from selfinstruct_argilla.errors import ReviewRefusedError, ReviewUnavailableError
+from selfinstruct_argilla.local.argilla_server import ArgillaEndpoint
+from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.review.argilla_client import connect
+from selfinstruct_argilla.review.quality import known_quality
 from selfinstruct_argilla.review.rubric import load_rubric
 from selfinstruct_argilla.tasks import Status, Task, Verdict
+
+pytest_plugins = ["postgres"]
 
 NO = {**YES, "output_correct": "no"}
 
@@ -589,3 +595,34 @@ def test_two_syncs_at_once_never_go_back(workspace: Workspace) -> None:
     assert done
     assert workspace.status(0) is Status.REJECTED
     assert [response.values["output_correct"] for response in workspace.pool.reviews.responses(current=False)] == ["no"]
+
+
+def test_a_pool_on_postgresql_follows_people_too(argilla_server: ArgillaEndpoint, postgres_url: str) -> None:
+    """Push with shares and a dataset that is gone, sync with edits and a conflict, the figures: on the other database."""
+    with (
+        TaskPool.open(postgres_url) as pool,
+        closing(Workspace(argilla_server.api_url, argilla_server.api_key, pool)) as workspace,
+    ):
+        ann, bob = workspace.person("ann"), workspace.person("bob")
+        workspace.rules.update(min_submitted=2, overlap=0.5, annotators=[ann.username, bob.username])
+        workspace.add(candidates(6))
+        assert workspace.push().pushed == 6
+        workspace.client.send("DELETE", f"datasets/{workspace.dataset_id}")
+        assert workspace.push().pushed == 6
+        workspace.rules["annotators"] = [ann.username]
+        assert workspace.push().unchanged == 6
+        assert {name for r in pool.reviews.records() for name in r.assigned} == {ann.username}
+        load = pool.reviews.load(workspace.dataset_id)
+        assert (load.tasks, load.records, load.several, load.waiting, load.assigned) == (6, 6, 3, 6, {ann.username: 6})
+        several = {r.task_id: r.several for r in pool.reviews.records()}
+        for key, record in workspace.records().items():
+            ann.submit(record["id"], output_edit="mended")
+            if several[key.removesuffix(":0")]:
+                bob.submit(record["id"], NO)
+        result = workspace.sync()
+        assert (result.accepted, result.conflicts, result.edited) == (3, 3, 3)
+        assert workspace.sync().changed == 0
+        kept = known_quality(pool)
+        assert kept == known_quality(pool)
+        assert kept is not None
+        assert kept["verdicts"]["records"] == 3
