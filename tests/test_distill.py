@@ -23,7 +23,7 @@ from selfinstruct_argilla.bootstrap.loop import GenerateResult
 from selfinstruct_argilla.bootstrap.template import load_template
 from selfinstruct_argilla.cli.app import app
 from selfinstruct_argilla.errors import GenerationError
-from selfinstruct_argilla.llm.base import Reply, Request, RequestRefused
+from selfinstruct_argilla.llm.base import Reply, Request, RequestRefused, TransientFailure
 from selfinstruct_argilla.llm.scripted import ScriptedModel
 from selfinstruct_argilla.pool import schema
 from selfinstruct_argilla.pool.engine import writing
@@ -216,7 +216,11 @@ def test_failures_are_recorded_with_their_reasons(url: str) -> None:
 
 
 def test_what_was_cut_off_is_asked_again_with_more_tokens(url: str) -> None:
+    failures = [TransientFailure("a bad line")]
+
     def short(request: Request) -> Reply | str:
+        if "capital" in request.prompt.query and failures:
+            raise failures.pop()
         longer = request.parameters["max_tokens"] > 400
         return stronger(request) if longer or "capital" not in request.prompt.query else Reply("cut", "length", 1, 1)
 

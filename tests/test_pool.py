@@ -205,6 +205,16 @@ def test_an_edit_keeps_the_original_and_its_undoing_restores_it(pool_url: str) -
         assert pool.history("t1")[4].detail["before"]["instruction"] == "Name two."
 
 
+def test_outlines_tell_what_was_distilled_whatever_else_is_kept(pool_url: str) -> None:
+    with TaskPool.open(pool_url) as pool:
+        extras: dict[str, dict[str, Any]] = {"a": {}, "b": {"note": "\x00"}, "c": {"distilled_from": "a"}}
+        pool.import_tasks(
+            [task(name, f"Write {name}.", extra=extra) for name, extra in extras.items()], Status.CANDIDATE
+        )
+        found = [(t.id, t.instances, t.distilled) for t in pool.outlines(Status.CANDIDATE)]
+        assert found == [("a", 2, False), ("b", 2, False), ("c", 2, True)]
+
+
 # several processes -----------------------------------------------------------------------------
 
 
@@ -322,6 +332,22 @@ def test_a_pool_that_another_program_holds(tmp_path: Path, monkeypatch: pytest.M
         other.execute("ROLLBACK")
         other.close()
         assert pool.add_seeds([task()]).added == 1
+
+
+def test_opening_a_new_pool_waits_for_others_who_do() -> None:
+    """SQLite says that the file is locked, without waiting, where two connections change to WAL at once."""
+    answers = [sqlite3.OperationalError("database is locked")] * 2
+
+    class Cursor:
+        def execute(self, statement: str) -> None:
+            if answers:
+                raise answers.pop()
+
+    engine_module._use_wal(Cursor())  # type: ignore[arg-type]
+    assert not answers
+    answers.append(sqlite3.OperationalError("disk I/O error"))
+    with pytest.raises(sqlite3.OperationalError, match="disk"):
+        engine_module._use_wal(Cursor())  # type: ignore[arg-type]
 
 
 def test_a_writer_waits_for_another(tmp_path: Path) -> None:

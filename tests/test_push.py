@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from review_people import Faults, KilledError, Workspace, candidates
 from selfinstruct_argilla.errors import ReviewRefusedError, ReviewUnavailableError
 from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.review.argilla_client import connect
-from selfinstruct_argilla.review.records import agent_name
+from selfinstruct_argilla.review.due import Entry
+from selfinstruct_argilla.review.records import Opinion, agent_name
 from selfinstruct_argilla.review.rubric import load_rubric
 from selfinstruct_argilla.tasks import Instance, Provenance, Status, Task
 
@@ -412,3 +414,36 @@ def test_answers_that_are_not_argillas(workspace: Workspace, answer: httpx.Respo
     faults.before = lambda number, method, path: answer
     with pytest.raises(expected):
         workspace.push()
+
+
+def test_answers_in_a_deleted_dataset_do_not_count_in_the_next(workspace: Workspace) -> None:
+    workspace.add(candidates(1, instances=2))
+    workspace.push()
+    ann, eve = workspace.person("ann"), workspace.person("eve")
+    workspace.rules["min_submitted"] = 2
+    ann.submit(workspace.record_id("generated_00000000:1"), output_correct="no")
+    workspace.sync()
+    workspace.client.send("DELETE", f"datasets/{workspace.dataset_id}")
+    assert workspace.push().pushed == 2
+    eve.submit(workspace.record_id("generated_00000000:0"), output_correct="no")
+    workspace.sync()
+    assert {r.username for r in workspace.pool.reviews.responses() if r.status == "submitted"} == {eve.username}
+    task = workspace.pool.task("generated_00000000")
+    assert task is not None
+    assert (task.status, task.votes) == (Status.IN_REVIEW, (0, 1))
+
+
+def test_what_happens_while_the_judge_model_thinks_is_seen(workspace: Workspace) -> None:
+    workspace.add(candidates(2))
+    ann = workspace.person()
+
+    def judge(entries: Sequence[Entry]) -> dict[str, Opinion]:
+        if len(entries) == 2:  # meanwhile somebody else pushes, and people answer
+            workspace.push()
+            ann.submit(workspace.record_id("generated_00000000:0"))
+            workspace.sync()
+        return {}
+
+    result = workspace.push(judge=judge)
+    assert (result.pushed, result.unchanged) == (0, 2)
+    assert workspace.records()["generated_00000000:0"]["metadata"]["resolution"] == "accepted"

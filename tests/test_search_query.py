@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfinstruct_argilla.local.argilla.search.dates import date_bounds
+from selfinstruct_argilla.local.argilla.search.row_cache import RowCopies
 from selfinstruct_argilla.local.argilla.search.text_index import TextIndex, edit_distance, sloppy_frequency
 from selfinstruct_argilla.local.argilla.search.text_query import (
     And,
@@ -23,6 +24,18 @@ from selfinstruct_argilla.local.argilla.search.text_query import (
     parse,
     tokenize,
 )
+from selfinstruct_argilla.local.argilla.search.vectors import VectorMatrix
+
+
+def test_what_is_read_ahead_must_fit_in() -> None:
+    matrix, copies = VectorMatrix(8), RowCopies(max_bytes=VectorMatrix.most_bytes(1000, 8))
+    copies.get("vectors", lambda: matrix)
+    for number in range(1000):
+        matrix.put_row(f"{number:032x}", [1.0] * 8)
+    assert matrix.nbytes <= VectorMatrix.most_bytes(1000, 8) < 2 * matrix.nbytes
+    assert copies.has_room()
+    assert copies.has_room(VectorMatrix.most_bytes(1000, 8), instead_of="vectors")
+    assert not copies.has_room(VectorMatrix.most_bytes(1000, 8))
 
 
 def word(text: str) -> Words:

@@ -314,7 +314,13 @@ def test_alpaca_text_however_numbered() -> None:
 
 @pytest.mark.parametrize(
     ("output", "kept"),
-    [("Apple.\n###", "Apple."), ("Apple.\n  #### \n", "Apple."), ("a ###", "a ###"), ("# One\n##", "# One\n##")],
+    [
+        ("Apple.\n###", "Apple."),
+        ("Apple.\n  #### \n", "Apple."),
+        ("a ###", "a ###"),
+        ("# One\n##", "# One\n##"),
+        ("###", ""),
+    ],
 )
 def test_the_mark_after_an_alpaca_item_is_no_part_of_it(output: str, kept: str) -> None:
     items, _ = alpaca.parse_text(Reply(f"Write.\n1. Input:\n\n1. Output:\n{output}", "stop"), EN)

@@ -150,9 +150,9 @@ def _clean(text: str) -> str:
 
 
 def _body(text: str) -> str:
-    body, line, last = text.rstrip().rpartition("\n")
+    body, _, last = text.rstrip().rpartition("\n")
     mark = last.strip()
-    return body.strip() if line and len(mark) >= 3 and not mark.strip("#") else text.strip()
+    return body.strip() if len(mark) >= 3 and not mark.strip("#") else text.strip()
 
 
 def parse_json(reply: Reply) -> tuple[list[Item], str | None]:

@@ -26,7 +26,7 @@ from ..llm.caller import BudgetReached, Caller
 from ..pool import schema
 from ..pool.engine import reading
 from ..pool.journal import PoolJournal
-from ..pool.locks import lock_round
+from ..pool.locks import lock_round, wait_for_the_dying
 from ..pool.pool import TaskPool, count_written, load_tasks
 from ..pool.rounds import Discard, Draft, Round, Rounds, Wave
 from ..recipe import Recipe
@@ -127,7 +127,8 @@ def due_tasks(connection: Connection, recipe: Recipe) -> list[Task]:
         )
     table, attempts = schema.requests, schema.attempts
     query = select(table.c.demonstrations, table.c.query, table.c.parameters, attempts.c.finish_reason)
-    query = query.outerjoin(attempts).where(table.c.step == STEP, table.c.model == recipe.models.generator.model)
+    query = query.outerjoin(attempts, (attempts.c.request == table.c.key) & (attempts.c.outcome != "transient"))
+    query = query.where(table.c.step == STEP, table.c.model == recipe.models.generator.model)
     parameters_now = requests_of(tasks[0], recipe)[0].parameters
     asked = {
         (row.demonstrations[0], row.query)
@@ -184,6 +185,9 @@ class Distillation:
     def _begin(self, target: int | None, locks: ExitStack) -> Round | None:
         """The round to work on, locked: an unfinished one that no other process has, else a new one, planned whole."""
         settings = self._recipe.bootstrap
+        with reading(self._pool.engine) as connection:
+            unfinished = [round.number for round in Rounds.open_rounds(connection, distill=True)]
+        wait_for_the_dying(self._pool.engine, unfinished)
         with self._pool.write() as writer:
             connection = writer.connection
             for round in Rounds.open_rounds(connection, distill=True):

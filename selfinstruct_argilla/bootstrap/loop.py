@@ -25,7 +25,7 @@ from ..llm.base import CallRecord, Place, Prompt, Reply, Request
 from ..llm.caller import BudgetReached, Caller
 from ..pool.engine import reading
 from ..pool.journal import PoolJournal
-from ..pool.locks import lock_round
+from ..pool.locks import lock_round, wait_for_the_dying
 from ..pool.pool import PoolWriter, TaskPool, count_written, load_outlines, load_tasks
 from ..pool.rounds import Discard, Draft, Round, Rounds, Wave
 from ..recipe import Recipe
@@ -164,6 +164,9 @@ class Bootstrap:
     def _begin(self, target: int | None, locks: ExitStack) -> Round | None:
         """The round to work on, locked: an unfinished one that no other process has, else a new one."""
         settings = self._recipe.bootstrap
+        with reading(self._pool.engine) as connection:
+            unfinished = [round.number for round in Rounds.open_rounds(connection)]
+        wait_for_the_dying(self._pool.engine, unfinished)
         with self._pool.write() as writer:
             connection = writer.connection
             missing = None if target is None else target - count_written(connection, PREFIX)

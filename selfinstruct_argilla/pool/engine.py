@@ -8,6 +8,8 @@ advisory lock), so what it reads is what it changes.
 from __future__ import annotations
 
 import secrets
+import sqlite3
+import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -123,7 +125,7 @@ def _prepare_sqlite(engine: Engine) -> None:
     def connected(dbapi_connection: Any, _: Any) -> None:
         dbapi_connection.isolation_level = None  # we say BEGIN ourselves, below
         cursor = dbapi_connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
+        _use_wal(cursor)
         cursor.execute("PRAGMA synchronous=FULL")  # a paid reply survives a power cut
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()
@@ -132,6 +134,19 @@ def _prepare_sqlite(engine: Engine) -> None:
     def begun(connection: Connection) -> None:
         immediate = connection.get_execution_options().get("immediate")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _use_wal(cursor: sqlite3.Cursor) -> None:
+    """Of several processes that open a new pool at once, SQLite fails all but one at once instead of waiting."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
 
 
 def _create_or_migrate(engine: Engine, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DatabaseError
 
-_DYING_SECONDS = 1.0  # a client that ended, until PostgreSQL lets go of its locks
+_DYING_SECONDS = 1.0
 
 
 def lock_round(engine: Engine, round: int, locks: ExitStack) -> bool:
@@ -24,12 +24,23 @@ def lock_round(engine: Engine, round: int, locks: ExitStack) -> bool:
     return held
 
 
+def wait_for_the_dying(engine: Engine, rounds: Iterable[int]) -> None:
+    """Returns when none of the rounds is locked, or after a second: PostgreSQL takes a moment to see that a process
+    was killed. To be called outside a transaction; a file's lock ends with its process."""
+    deadline = time.monotonic() + _DYING_SECONDS
+    for round in rounds if engine.dialect.name == "postgresql" else ():
+        while time.monotonic() < deadline:
+            with round_lock(engine, round) as held:
+                if held:
+                    break
+            time.sleep(0.05)
+
+
 @contextmanager
 def round_lock(engine: Engine, round: int) -> Iterator[bool]:
     """Holds the lock of a round while the block runs; yields False where another process has it.
 
-    A file beside a SQLite pool (removed with the last use), an advisory lock of the session on PostgreSQL, which takes
-    a moment to see that a client is dead.
+    A file beside a SQLite pool (removed with the last use), an advisory lock of the session on PostgreSQL.
     """
     if engine.dialect.name == "sqlite":
         path = Path(f"{engine.url.database}.round-{round}.lock")
@@ -46,14 +57,9 @@ def round_lock(engine: Engine, round: int) -> Iterator[bool]:
             lock.release()
         return
     number = zlib.crc32(f"round {round}".encode())
-    deadline = time.monotonic() + _DYING_SECONDS
     with engine.connect() as connection:
-        while True:
-            held = bool(connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": number}).scalar())
-            connection.commit()
-            if held or time.monotonic() > deadline:
-                break
-            time.sleep(0.05)
+        held = bool(connection.execute(text("SELECT pg_try_advisory_lock(:n)"), {"n": number}).scalar())
+        connection.commit()
         try:
             yield held
         finally:

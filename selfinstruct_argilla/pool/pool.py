@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Text, bindparam, cast, delete, func, insert, select, update
 
 from ..errors import PoolError, TaskConflictError
 from ..tasks import Instance, Origin, Provenance, Status, Task, Verdict
@@ -182,7 +182,7 @@ class TaskPool:
             return count_written(connection, prefix, round)
 
     def generated_by(self) -> dict[tuple[int, str | None], tuple[int, int]]:
-        """The same by round and model."""
+        """How many tasks models wrote, and how many of them people accepted, by round and model."""
         table = schema.tasks
         accepted = func.count().filter(table.c.status == Status.ACCEPTED.value)
         query = select(table.c.round, table.c.model, func.count(), accepted).group_by(table.c.round, table.c.model)
@@ -454,12 +454,16 @@ def load_outlines(connection: Connection, statuses: Sequence[Status]) -> list[Ou
         table.c.max_rouge_l,
         table.c.ayes,
         table.c.noes,
-        func.coalesce(table.c.extra["distilled_from"].as_string(), "") != "",
+        cast(table.c.extra, Text),  # as it stands: PostgreSQL cannot look into JSON with a NUL
     ).where(table.c.status.in_([status.value for status in statuses]))
     return sorted(
-        Outline(id, Status(status), Origin(origin), count, score, (ayes, noes), bool(distilled))
-        for id, status, origin, count, score, ayes, noes, distilled in connection.execute(query)
+        Outline(id, Status(status), Origin(origin), count, score, (ayes, noes), _is_distilled(json.loads(extra)))
+        for id, status, origin, count, score, ayes, noes, extra in connection.execute(query)
     )
+
+
+def _is_distilled(extra: Mapping[str, Any]) -> bool:
+    return isinstance(extra.get("distilled_from"), str)
 
 
 def count_written(connection: Connection, prefix: str, round: int | None = None) -> int:

@@ -31,6 +31,8 @@ from ..tasks import Status, Verdict, external_id
 from . import schema
 from .engine import in_parts, now, reading
 
+MOVED = "moved"  # the digest of a record that was pushed to another dataset before
+
 
 @dataclass(frozen=True)
 class ReviewDataset:
@@ -197,9 +199,9 @@ class Reviews:
         )
         found: dict[str, list[int]] = {}
         with reading(self._engine) as connection:
-            for task_id, instance in connection.execute(query.order_by(table.c.task_id, table.c.instance)):
+            for task_id, instance in connection.execute(query.order_by(table.c.instance)):
                 found.setdefault(task_id, []).append(instance)
-        return found
+        return dict(sorted(found.items()))
 
     def conflicts(self, dataset_id: str) -> list[ReviewRecord]:
         """Records in Argilla that people disagree about."""

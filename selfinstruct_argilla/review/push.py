@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ReviewRefusedError
 from ..pool.engine import in_parts
 from ..pool.pool import TaskPool
-from ..pool.reviews import ReviewDataset, ReviewRecord, Reviews
+from ..pool.reviews import MOVED, Load, ReviewDataset, ReviewRecord, Reviews
 from ..recipe import Review
 from ..tasks import Status, Task, external_id, split_external_id
 from .background import in_background
@@ -78,20 +78,18 @@ def push(
             hint="Name a new dataset: review.argilla.dataset in the recipe.",
         )
     check_annotators(review, client.usernames(client.workspace_id(opened.workspace)) if review.annotators else {})
-    orphans = _orphans(pool, client, opened)
-    load = pool.reviews.load(opened.id)
-    candidates = [task for task in pool.outlines(Status.CANDIDATE) if distilled or not task.distilled]
-    drawn = draw(candidates, review, reviewed=load.tasks + len(orphans))
-    opinions = judge(drawn) if judge is not None else {}
+    opinions = judge(_draw(pool, review, client, opened, distilled=distilled).drawn) if judge is not None else {}
+    found = _draw(pool, review, client, opened, distilled=distilled)  # as it is now: asking takes time
+    load = found.load
     chosen = choose(
-        drawn,
+        found.drawn,
         review,
-        waiting=load.waiting + sum(len(entry.instances) for entry in orphans),
-        worth=_worth(drawn, opinions, rubric),
+        waiting=load.waiting + sum(len(entry.instances) for entry in found.orphans),
+        worth=_worth(found.drawn, opinions, rubric),
     )
-    waiting = len(candidates) - len(chosen)
-    due = [*orphans, *chosen]
-    del candidates, drawn, chosen  # there may be many
+    waiting = found.candidates - len(chosen)
+    due = [*found.orphans, *chosen]
+    del found, chosen  # there may be many
     gold = _calibration(pool, opened, due, calibration)
     due = mix(due, [Entry(item.task.id, (0,), gold=item.answers) for item in gold])
     fakes = {item.task.id: item.task for item in gold}
@@ -118,6 +116,22 @@ def push(
         dataset=dataset,
         url=opened.url,
     )
+
+
+class _Drawn(NamedTuple):
+    """What may go out: tasks that wait in a dataset that is gone, and what was drawn of so many candidates."""
+
+    orphans: list[Entry]
+    drawn: list[Entry]
+    candidates: int
+    load: Load
+
+
+def _draw(pool: TaskPool, review: Review, client: ArgillaClient, opened: ReviewDataset, *, distilled: bool) -> _Drawn:
+    orphans = _orphans(pool, client, opened)
+    load = pool.reviews.load(opened.id)
+    candidates = [task for task in pool.outlines(Status.CANDIDATE) if distilled or not task.distilled]
+    return _Drawn(orphans, draw(candidates, review, reviewed=load.tasks + len(orphans)), len(candidates), load)
 
 
 def _worth(entries: Iterable[Entry], opinions: Mapping[str, Opinion], rubric: Rubric) -> dict[str, float]:
@@ -221,15 +235,11 @@ def _note(
     """The pool remembers what Argilla took; another push may have been faster, and its notes stay."""
     by_id = {task.id: (entry, task) for entry, task in batch.tasks}
     with pool.write() as writer:
-        known = {
-            external_id(record.task_id, record.instance)
-            for records in Reviews.records_of(writer.connection, by_id).values()
-            for record in records
-            if record.dataset_id == dataset.id
-        }
+        noted = [record for some in Reviews.records_of(writer.connection, by_id).values() for record in some]
+        there = {external_id(record.task_id, record.instance): record.dataset_id for record in noted}
         fresh = []
         for key, server_id in result.server_ids.items():
-            if key in known:
+            if there.get(key) == dataset.id:
                 continue
             task_id, instance = split_external_id(key)
             entry, task = by_id[task_id]
@@ -246,6 +256,8 @@ def _note(
                     assigned=entry.assigned[instance],
                     suggested=opinion.answers if opinion is not None else None,
                     gold=entry.gold,
+                    # answers given in another dataset are gone: the next sync is to notice
+                    digest=MOVED if key in there else "",
                 )
             )
         Reviews.save_records(writer.connection, fresh)

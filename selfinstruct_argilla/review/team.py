@@ -134,12 +134,12 @@ def team_progress(pool: TaskPool, people: Sequence[Member]) -> list[MemberProgre
 
 def comments(pool: TaskPool) -> list[Comment]:
     """What people wrote to the questions that edit nothing, by record; as of the last sync."""
-    datasets = pool.reviews.datasets()
-    questions = [
-        question["name"]
-        for question in (datasets[-1].rubric["questions"] if datasets else ())
+    questions = {
+        question["name"]: None
+        for dataset in pool.reviews.datasets()
+        for question in dataset.rubric["questions"]
         if question["type"] == "text" and question["edits"] is None
-    ]
+    }
     found = [
         Comment(
             task_id=response.task_id,

@@ -264,7 +264,7 @@ async def _read_ahead(dataset_id: UUID) -> None:
             async with _text_index(session, dataset_id):
                 pass
         for vector_settings_id, dimensions, count in (await session.execute(vectors)).all():
-            if _copies.has_room(4 * dimensions * count):
+            if _copies.has_room(VectorMatrix.most_bytes(count, dimensions), (vector_settings_id, dimensions)):
                 async with _vectors(session, vector_settings_id, dimensions):
                     pass
 

@@ -133,8 +133,10 @@ class RowCopies:
         self._copies.move_to_end(key)
         return copy  # type: ignore[return-value]
 
-    def has_room(self, nbytes: int = 0) -> bool:
-        return sum(copy.nbytes for copy in self._copies.values()) + nbytes <= self._max_bytes
+    def has_room(self, nbytes: int = 0, instead_of: Hashable = None) -> bool:
+        """Whether a copy of so many bytes would fit in beside the others."""
+        others = sum(copy.nbytes for key, copy in self._copies.items() if key != instead_of)
+        return others + nbytes <= self._max_bytes
 
     def trim(self) -> None:
         while len(self._copies) > 1 and not self.has_room():

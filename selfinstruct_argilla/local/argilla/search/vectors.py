@@ -23,6 +23,11 @@ class VectorMatrix(RowCopy):
         self.record_ids: list[str] = []
         self._matrix = np.zeros((0, self._dimensions), dtype=np.float32)
 
+    @staticmethod
+    def most_bytes(rows: int, dimensions: int) -> int:
+        """What a matrix of so many rows takes at most: it is doubled when it is full."""
+        return (2 * 4 * dimensions + 200) * max(64, rows)
+
     @property
     def nbytes(self) -> int:
         return self._matrix.nbytes + 200 * len(self.record_ids)
