@@ -433,6 +433,16 @@ def test_answers_in_a_deleted_dataset_do_not_count_in_the_next(workspace: Worksp
     assert (task.status, task.votes) == (Status.IN_REVIEW, (0, 1))
 
 
+def test_a_record_that_was_deleted_does_not_come_back_with_its_dataset(workspace: Workspace) -> None:
+    workspace.add(candidates(1, instances=2))
+    workspace.push()
+    workspace.delete_record("generated_00000000:1")
+    workspace.sync()
+    workspace.client.send("DELETE", f"datasets/{workspace.dataset_id}")
+    assert workspace.push().pushed == 1
+    assert set(workspace.records()) == {"generated_00000000:0"}
+
+
 def test_what_happens_while_the_judge_model_thinks_is_seen(workspace: Workspace) -> None:
     workspace.add(candidates(2))
     ann = workspace.person()

@@ -189,12 +189,14 @@ class Reviews:
         return self._present(dataset_id, ~begun.exists())
 
     def waiting_tasks(self, dataset_ids: Sequence[str]) -> dict[str, list[int]]:
-        """Tasks that people are still to decide about, by id, with their instances that are in one of the datasets."""
+        """Tasks that people are still to decide about, by id, with their instances that were in one of the datasets to
+        its end."""
         table, tasks = schema.review_records, schema.tasks
         query = select(table.c.task_id, table.c.instance).join(tasks, tasks.c.id == table.c.task_id)
         query = query.where(
             table.c.dataset_id.in_(dataset_ids),
             table.c.gold.is_(None),
+            table.c.state == "present",
             tasks.c.status.in_([Status.IN_REVIEW.value, Status.CONFLICT.value]),
         )
         found: dict[str, list[int]] = {}
