@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from review_people import Faults, KilledError, Workspace, candidates
 from selfinstruct_argilla.errors import ReviewRefusedError, ReviewUnavailableError
 from selfinstruct_argilla.pool.pool import TaskPool
 from selfinstruct_argilla.review.argilla_client import connect
+from selfinstruct_argilla.review.calibration import Calibration
 from selfinstruct_argilla.review.due import Entry
+from selfinstruct_argilla.review.quality import calibration
 from selfinstruct_argilla.review.records import Opinion, agent_name
 from selfinstruct_argilla.review.rubric import load_rubric
 from selfinstruct_argilla.tasks import Instance, Provenance, Status, Task
@@ -457,3 +460,43 @@ def test_what_happens_while_the_judge_model_thinks_is_seen(workspace: Workspace)
     result = workspace.push(judge=judge)
     assert (result.pushed, result.unchanged) == (0, 2)
     assert workspace.records()["generated_00000000:0"]["metadata"]["resolution"] == "accepted"
+
+
+def test_a_half_made_dataset_of_another_rubric_is_mended(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.add(candidates(1))
+    faults = Faults(workspace.client)
+
+    def kill(number: int, method: str, path: str) -> None:
+        if path.endswith("/publish"):
+            raise KilledError
+
+    faults.before = kill
+    with pytest.raises(KilledError):
+        workspace.push()
+    faults.heal()
+    workspace.rubric = load_rubric("quick")
+    assert workspace.push().pushed == 1
+    names = [question["name"] for question in workspace.client.questions(workspace.dataset_id)]
+    assert sorted(names) == sorted(question.name for question in workspace.rubric.questions)
+
+
+def test_who_cannot_open_the_records_is_not_assigned_any(workspace: Workspace) -> None:
+    workspace.add(candidates(1))
+    stranger = workspace.person()
+    workspace.owner.delete(f"/workspaces/{workspace.id}/users/{stranger.id}").raise_for_status()
+    workspace.rules["annotators"] = [stranger.username]
+    with pytest.raises(ReviewRefusedError, match="not in the workspace"):
+        workspace.push()
+    assert workspace.status(0) is Status.CANDIDATE
+
+
+def test_corrected_answers_of_calibration_records_count(workspace: Workspace) -> None:
+    known = replace(candidates(1)[0], id="generated_90000001", instruction="Known.")
+    workspace.add(candidates(2))
+    workspace.push(calibration=[Calibration(known, {"output_correct": "no"})])
+    ann = workspace.person()
+    ann.submit(workspace.record_id("generated_90000001:0"))
+    workspace.sync()
+    assert calibration(workspace.pool)[ann.username].count == 0
+    workspace.push(calibration=[Calibration(known, {"output_correct": "yes"})])
+    assert calibration(workspace.pool)[ann.username].count == 1

@@ -217,6 +217,60 @@ def test_adjudicators_nobody_knows_are_named(workspace: Workspace) -> None:
     assert workspace.sync().unknown_adjudicators == ["nobody"]
 
 
+def test_an_answer_that_an_adjudicator_gives_meanwhile_is_not_overwritten(workspace: Workspace) -> None:
+    lead, ann, bob = (workspace.person(name) for name in ("lead", "ann", "bob"))
+    workspace.rules.update(min_submitted=2, resolution="adjudicated", adjudicators=[lead.username])
+    (record,) = pushed(workspace)
+    ann.submit(record)
+    bob.submit(record, NO)
+    faults = Faults(workspace.client)
+
+    def answer(number: int, method: str, path: str) -> None:
+        if method == "GET" and path.endswith(f"records/{record}") and record not in lead.answered:
+            lead.submit(record)
+
+    faults.before = answer
+    assert workspace.sync().conflicts == 1
+    faults.heal()
+    assert record in lead.answered
+    (found,) = workspace.records().values()
+    assert [r["status"] for r in found["responses"] if r["user_id"] == lead.id] == ["submitted"]
+    assert workspace.sync().accepted == 1
+
+
+def test_a_name_that_was_not_known_or_is_new_counts_from_the_next_sync(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lead, ann = workspace.person("lead"), workspace.person("ann")
+    workspace.rules.update(min_submitted=1, resolution="adjudicated", adjudicators=[lead.username])
+    (record,) = pushed(workspace)
+    ann.submit(record, NO)
+    lead.submit(record)
+    for names, status in (({}, Status.CONFLICT), ({lead.id: "another"}, Status.CONFLICT), (None, Status.ACCEPTED)):
+        with monkeypatch.context() as patch:
+            if names is not None:
+                patch.setattr(workspace.client, "usernames", lambda workspace_id, names=names: names)
+            workspace.sync()
+        assert workspace.status(0) is status
+    assert {r.username for r in workspace.pool.reviews.responses()} == {lead.username, ann.username}
+
+
+def test_instances_that_mend_the_instruction_in_two_ways_are_marked(workspace: Workspace) -> None:
+    records = pushed(workspace, 1, instances=3)
+    ann, bob = workspace.person("ann"), workspace.person("bob")
+    ann.submit(records[0], instruction_edit="Do this.")
+    bob.submit(records[1], instruction_edit="Do that.")
+    assert workspace.sync().conflicts == 1
+    marks = [record["metadata"]["resolution"] for _, record in sorted(workspace.records().items())]
+    assert marks == ["conflict", "conflict", "pending"]
+    assert workspace.pool.reviews.summary()["conflicts"] == 2
+    bob.submit(records[1], instruction_edit="Do this.")
+    workspace.sync()
+    assert workspace.status(0) is Status.ACCEPTED
+    marks = [record["metadata"]["resolution"] for _, record in sorted(workspace.records().items())]
+    assert marks == ["accepted", "accepted", "pending"]
+
+
 @pytest.mark.parametrize(("rule", "status"), [("any", Status.ACCEPTED), ("unanimous", Status.CONFLICT)])
 def test_new_rules_apply_to_old_answers(workspace: Workspace, rule: str, status: Status) -> None:
     workspace.rules["min_submitted"] = 3

@@ -109,6 +109,17 @@ def test_accounts_are_made_once_and_only_by_an_owner(team: Team) -> None:
         team.sia("team", "add", team.recipe, "somebody", code=1)
 
 
+def test_a_password_that_was_made_is_shown_whatever_follows(team: Team) -> None:
+    good = f"ann-{secrets.token_hex(4)}"
+    result = CliRunner().invoke(app, ["team", "add", str(team.recipe), good, "", "--json"])
+    assert result.exit_code == 1
+    (member,) = json.loads(result.stdout)
+    assert member["username"] == good
+    assert member["password"]
+    shown = CliRunner().invoke(app, ["team", "add", str(team.recipe), f"bob-{good}", ""])
+    assert "password" in shown.stdout
+
+
 def judge(request: Request) -> str:
     """Thinks that every odd task is good, and is sure of it."""
     assert request.step == "judge"

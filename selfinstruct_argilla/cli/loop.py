@@ -187,12 +187,13 @@ def _wait_for_people(project: Project) -> None:
     """Follows people's answers until every record has a verdict."""
     say("Waiting until every record is judged. Ctrl-C stops waiting; the same command goes on from here.")
     with progress_display() as progress:
-        for _ in project.watch():
+        for result in project.watch():
             counts = project.pool.reviews.summary()
             if not counts["pending"]:
                 return
             share = counts["completed"] / counts["pushed"]
-            progress(f"People: {counts['completed']} of {counts['pushed']} records judged", share)
+            passed_over = f", {result.discarded} discarded by all who answered" if result.discarded else ""
+            progress(f"People: {counts['completed']} of {counts['pushed']} records judged{passed_over}", share)
 
 
 def _start_local(recipe: Recipe) -> None:

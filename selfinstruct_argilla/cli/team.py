@@ -10,7 +10,7 @@ import typer
 from selfinstruct_argilla.cli.options import JsonOption, RecipeArgument, SetOption
 from selfinstruct_argilla.cli.output import print_data, print_json, say
 from selfinstruct_argilla.project import open_project
-from selfinstruct_argilla.review.team import ROLES
+from selfinstruct_argilla.review.team import ROLES, Member
 from selfinstruct_argilla.tasks import external_id
 
 app = typer.Typer(no_args_is_help=True, help="The people of a review: accounts, and how far each of them is.")
@@ -25,18 +25,26 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Make accounts in the review's workspace and print their passwords: they are shown only now."""
-    with open_project(recipe, overrides=overrides or ()) as project:
-        added = project.add_team(names, role=role)
-        workspace = project.recipe.review.argilla.workspace
+    added: list[Member] = []
+    try:
+        with open_project(recipe, overrides=overrides or ()) as project:
+            workspace = project.recipe.review.argilla.workspace
+            for name in dict.fromkeys(names):  # one by one: a password that was made is shown, whatever follows
+                added += project.add_team([name], role=role)
+                if not as_json:
+                    print_data(_account(added[-1], workspace))
+    finally:
+        if as_json and added:
+            print_json([asdict(member) for member in added])
     if as_json:
-        print_json([asdict(member) for member in added])
         return
-    for member in added:
-        if member.password is None:
-            print_data(f"{member.username}  had an account already and is now in the workspace {workspace}")
-        else:
-            print_data(f"{member.username}  password {member.password}  api_key {member.api_key}")
     say("Give each person their own line. To share out the records among them, name them under review.annotators.")
+
+
+def _account(member: Member, workspace: str) -> str:
+    if member.password is None:
+        return f"{member.username}  had an account already and is now in the workspace {workspace}"
+    return f"{member.username}  password {member.password}  api_key {member.api_key}"
 
 
 @app.command(name="list")

@@ -31,8 +31,6 @@ from ..tasks import Status, Verdict, external_id
 from . import schema
 from .engine import in_parts, now, reading
 
-MOVED = "moved"  # the digest of a record that was pushed to another dataset before
-
 
 @dataclass(frozen=True)
 class ReviewDataset:
@@ -288,6 +286,14 @@ class Reviews:
                 answers = {row.name: row.answer for row in several}
                 yield Answered(task_id, instance, Verdict(first.verdict), first.suggested, first.gold, answers)
 
+    def renamed(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Of these names by user id, those under which somebody's answers are not known yet."""
+        table = schema.responses
+        known = select(table.c.user_id, table.c.username).where(table.c.current).distinct()
+        with reading(self._engine) as connection:
+            rows = connection.execute(known).all()
+        return {user_id: names[user_id] for user_id, name in rows if names.get(user_id, name) != name}
+
     def summary(self) -> dict[str, Any]:
         """The newest review dataset's name and address, and how many review records it has, are judged, conflict."""
         datasets = self.datasets()
@@ -431,6 +437,28 @@ class Reviews:
         connection.execute(update(table).where(earlier).values(current=False), keys)
         at = now()
         connection.execute(insert(table), [{**response.__dict__, "seen_at": at} for response in responses])
+
+    @staticmethod
+    def forget_responses(connection: Connection, records: Sequence[tuple[str, int]]) -> None:
+        """What was said of these records was said in a dataset that is gone: it stays as history."""
+        table = schema.responses
+        if records:
+            key = and_(table.c.task_id == bindparam("key_task"), table.c.instance == bindparam("key_instance"))
+            keys = [{"key_task": task_id, "key_instance": instance} for task_id, instance in records]
+            connection.execute(update(table).where(key, table.c.current).values(current=False), keys)
+
+    @staticmethod
+    def rename(connection: Connection, dataset_id: str, names: Mapping[str, str]) -> None:
+        """Annotators are called otherwise now (names by user id): what they answered is to be worked out again."""
+        table, records = schema.responses, schema.review_records
+        for user_id, name in names.items():
+            theirs = and_(table.c.user_id == user_id, table.c.current)
+            connection.execute(update(table).where(theirs).values(username=name))
+            answered = records.c.task_id.in_(select(table.c.task_id).where(theirs))
+            connection.execute(
+                update(records).where(records.c.dataset_id == dataset_id, answered).values(applied="renamed")
+            )
+        Reviews.next_generation(connection, dataset_id)
 
     @staticmethod
     def set_resolutions(connection: Connection, resolutions: Mapping[tuple[str, int], Verdict | None]) -> None:

@@ -3,7 +3,8 @@
 Argilla's page offers a completed record to nobody who has not answered it, so a conflict would be out of an
 adjudicator's sight. A draft in their name brings it to their tab "Draft": what the annotators agree on is filled in,
 and the texts to be corrected as they stand; what they disagree on is open. An adjudicator who has answered, drafted,
-discarded or deleted is never written for.
+discarded or deleted is never written for: each record is read again just before, because Argilla would overwrite an
+answer of the last few milliseconds.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ def lay_before(
     with reading(pool.engine) as connection:
         known = Reviews.current_responses(connection, {record.task_id for record in conflicts})
     tasks = {task.id: task for task in pool.tasks(ids=sorted({record.task_id for record in conflicts}))}
-    items: list[dict[str, Any]] = []
     for record in conflicts:
         responses = known.get((record.task_id, record.instance), {})
+        waiting = [user_id for user_id in adjudicators if user_id not in responses]
+        now = client.record(record.server_id) if waiting else None
+        if now is None:
+            continue
+        answered = {str(response["user_id"]) for response in now.get("responses") or ()}
         task = tasks[record.task_id]
         fields = record_fields(task, record.instance)
         texts = {question.name: presented(question, task, fields) for question in rubric.questions}
@@ -44,12 +49,12 @@ def lay_before(
                 "status": "draft",
                 "values": {name: {"value": value} for name, value in values.items()},
             }
-            for user_id in adjudicators
-            if user_id not in responses
+            for user_id in waiting
+            if user_id not in answered
         ]
         if drafts:
-            items.append({"external_id": external_id(record.task_id, record.instance), "responses": drafts})
-    client.upsert(dataset.id, items)
+            item = {"external_id": external_id(record.task_id, record.instance), "responses": drafts}
+            client.upsert(dataset.id, [item])
 
 
 def agreed(answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

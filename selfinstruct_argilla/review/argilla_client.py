@@ -114,6 +114,22 @@ class ArgillaClient:
                     raise
         return {}
 
+    def judges(self, workspace_id: str) -> dict[str, str]:
+        """Names by id of those who can open the workspace's records: its members, and owners; empty where this user may
+        not know them."""
+        try:
+            members = self.get(f"workspaces/{workspace_id}/users")["items"]
+        except RequestRefusedError as error:
+            if error.status != 403:
+                raise
+            return {}
+        try:
+            members += [user for user in self.get("users")["items"] if user["role"] == "owner"]
+        except RequestRefusedError as error:
+            if error.status != 403:
+                raise
+        return {str(user["id"]): str(user["username"]) for user in members}
+
     # datasets ------------------------------------------------------------------------------------
 
     def dataset(self, dataset_id: str) -> dict[str, Any] | None:

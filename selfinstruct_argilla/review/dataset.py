@@ -97,9 +97,13 @@ def check_structure(dataset: ReviewDataset, rubric: Rubric) -> None:
 
 
 def _finish_draft(client: ArgillaClient, dataset_id: str, rubric: Rubric, language: str) -> None:
-    """What a new dataset lacks; a push that was killed here left some of it behind."""
+    """What a new dataset lacks; a push that was killed here left some of it behind, perhaps of another rubric."""
+    questions = question_settings(rubric, language)
+    for question in client.questions(dataset_id):
+        if _shape(question) not in map(_shape, questions):
+            client.send("DELETE", f"questions/{question['id']}")
     _add_missing(client, dataset_id, "fields", field_settings(language))
-    _add_missing(client, dataset_id, "questions", question_settings(rubric, language))
+    _add_missing(client, dataset_id, "questions", questions)
     complete_metadata(client, dataset_id)
     client.send("PUT", f"datasets/{dataset_id}/publish")
 
@@ -144,6 +148,13 @@ def _follow_recipe(
             changes["settings"] = {"type": settings["settings"]["type"], "options": texts}
         if changes:
             client.send("PATCH", f"questions/{question['id']}", changes)
+
+
+def _shape(question: dict[str, Any]) -> list[Any]:
+    """What of a question Argilla cannot change."""
+    settings = question["settings"]
+    values = [option["value"] for option in settings.get("options") or ()]
+    return [question["name"], question["required"], settings["type"], values, settings.get("field")]
 
 
 def _texts(options: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import ReviewRefusedError
 from ..pool.engine import in_parts
 from ..pool.pool import TaskPool
-from ..pool.reviews import MOVED, Load, ReviewDataset, ReviewRecord, Reviews
+from ..pool.reviews import Load, ReviewDataset, ReviewRecord, Reviews
 from ..recipe import Review
 from ..tasks import Status, Task, external_id, split_external_id
 from .background import in_background
@@ -77,7 +77,8 @@ def push(
             f"the Argilla dataset {dataset!r} has no question {missing[0]!r}",
             hint="Name a new dataset: review.argilla.dataset in the recipe.",
         )
-    check_annotators(review, client.usernames(client.workspace_id(opened.workspace)) if review.annotators else {})
+    if review.annotators:
+        check_annotators(review, client.judges(client.workspace_id(opened.workspace)))
     opinions = judge(_draw(pool, review, client, opened, distilled=distilled).drawn) if judge is not None else {}
     found = _draw(pool, review, client, opened, distilled=distilled)  # as it is now: asking takes time
     load = found.load
@@ -146,11 +147,21 @@ def _worth(entries: Iterable[Entry], opinions: Mapping[str, Opinion], rubric: Ru
 def _calibration(
     pool: TaskPool, opened: ReviewDataset, due: Sequence[Entry], calibration: Sequence[Calibration]
 ) -> list[Calibration]:
-    """What is not in the dataset yet, made to look like the tasks that are due."""
-    if not due or not calibration:
-        return []
-    known = {record.task_id for record in pool.reviews.records(opened.id, gold=True)}
+    """What is not in the dataset yet, made to look like the tasks that are due. Known answers that were corrected since
+    are those of the records that are there."""
+    known = {record.task_id: record for record in pool.reviews.records(opened.id, gold=True)} if calibration else {}
+    corrected = [
+        replace(known[item.task.id], gold=item.answers)
+        for item in calibration
+        if item.task.id in known and known[item.task.id].gold != item.answers
+    ]
+    if corrected:
+        with pool.write() as writer:
+            Reviews.save_records(writer.connection, corrected)
+            Reviews.next_generation(writer.connection, opened.id)
     fresh = [item for item in calibration if item.task.id not in known]
+    if not due or not fresh:
+        return []
     neighbours = [entry.task_id for entry in due[:NEIGHBOURS]]
     tasks = pool.shown(neighbours)
     like = disguise([tasks[task_id] for task_id in neighbours], [item.task for item in fresh])
@@ -256,10 +267,10 @@ def _note(
                     assigned=entry.assigned[instance],
                     suggested=opinion.answers if opinion is not None else None,
                     gold=entry.gold,
-                    # answers given in another dataset are gone: the next sync is to notice
-                    digest=MOVED if key in there else "",
                 )
             )
+        moved = [(record.task_id, record.instance) for record in fresh]
+        Reviews.forget_responses(writer.connection, [place for place in moved if external_id(*place) in there])
         Reviews.save_records(writer.connection, fresh)
         writer.mark_pushed(sorted({record.task_id for record in fresh if record.gold is None}))
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import RecipeError
 from ..tasks import digest
@@ -42,15 +42,31 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _of_length(most: int) -> AfterValidator:
+    """As Argilla limits it."""
+
+    def check(text: Text) -> Text:
+        for wording in _by_language(text).values():
+            if not 1 <= len(wording) <= most:
+                raise ValueError(f"must have 1 to {most:,} characters, not {len(wording):,}")
+        return text
+
+    return AfterValidator(check)
+
+
+Title = Annotated[Text, _of_length(500)]
+Description = Annotated[Text, _of_length(1000)]
+
+
 class Question(_Part):
     """One question. `labels` maps a stored value to what people read; `values` are a rating's numbers (0 to 10)."""
 
     name: Name
     type: Literal["text", "label", "multi_label", "rating", "ranking", "span"]
-    title: Text
-    description: Text | None = None
+    title: Title
+    description: Description | None = None
     required: bool = True
-    labels: dict[str, Text] = {}
+    labels: dict[str, Title] = {}
     values: list[Annotated[int, Field(ge=0, le=10)]] = []
     field: Literal["instruction", "input", "output", "context"] | None = None
     edits: EditedField | Literal["is_classification"] | None = None

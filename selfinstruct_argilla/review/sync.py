@@ -77,16 +77,20 @@ def sync(
     Raises ReviewUnavailableError and ReviewRefusedError; what was read before is kept, and the next sync goes on.
     """
     opened = known_dataset(pool, review, client, name=dataset, rubric=rubric)
-    names = client.usernames(client.workspace_id(opened.workspace))
+    workspace_id = client.workspace_id(opened.workspace)
+    names, judges = client.usernames(workspace_id), client.judges(workspace_id)
+    if renamed := pool.reviews.renamed(names):
+        with pool.write() as writer:
+            Reviews.rename(writer.connection, opened.id, renamed)
     reader = _Reader(pool, client, opened, rubric, names)
     _read(reader, progress)
     result = SyncResult(responses=reader.new_states, dataset=dataset, url=opened.url)
-    result.unknown_adjudicators = sorted(set(review.adjudicators) - set(names.values())) if names else []
+    result.unknown_adjudicators = sorted(set(review.adjudicators) - set(judges.values())) if judges else []
     rules = _Rules(rubric, Policy(review.resolution, review.min_submitted, frozenset(review.adjudicators)))
     _apply(pool, opened, rules, check=check, result=result, progress=progress)
     _mark_resolutions(pool, client, opened)
     if review.resolution == "adjudicated":
-        desks = [user_id for user_id, name in names.items() if name in review.adjudicators]
+        desks = [user_id for user_id, name in judges.items() if name in review.adjudicators]
         lay_before(pool, client, opened, rubric, desks)
     _count(pool, result)
     return result
@@ -213,7 +217,9 @@ class _Reader:
 
     def _is_news(self, item: dict[str, Any]) -> bool:
         record = self.known.get(item["external_id"])
-        return record is not None and (record.state != "present" or record.digest != _digest(item))
+        return record is not None and (
+            (record.state, record.server_id, record.digest) != ("present", str(item["id"]), _digest(item))
+        )
 
     def _store(self, writer: PoolWriter, items: Sequence[dict[str, Any]]) -> None:
         records = self._records(writer, [item["external_id"] for item in items])
@@ -331,6 +337,7 @@ def _apply(
             judged, reviewed, flags = [], [], {}
             for task in load_tasks(writer.connection, ids=some):
                 original = originals.get(task.id, task)
+                mine = []
                 resolutions: dict[int, Resolution | None] = {}
                 ayes = noes = 0
                 for record in records[task.id]:
@@ -339,16 +346,14 @@ def _apply(
                     if resolution is not None:
                         ayes += sum(vote.judgement.accepted for vote in votes)
                         noes += sum(not vote.judgement.accepted for vote in votes)
-                    judged.append(
-                        replace(
-                            record,
-                            verdict=resolution.verdict if resolution is not None else Verdict.PENDING,
-                            applied=f"{version}:{record.digest}",
-                        )
-                    )
+                    verdict = resolution.verdict if resolution is not None else Verdict.PENDING
+                    mine.append(replace(record, verdict=verdict, applied=f"{version}:{record.digest}"))
+                after = replace(resolve_task(original, resolutions), votes=(ayes, noes))
+                if after.status is Status.CONFLICT:
+                    mine = _conflicting(mine)
+                judged += mine
                 if task.status is Status.WITHDRAWN:
                     continue  # all its records were deleted before, and that is final
-                after = replace(resolve_task(original, resolutions), votes=(ayes, noes))
                 reviewed.append(after)
                 edited = after.content_hash != task.content_hash
                 reason = check(after) if edited and after.status is Status.ACCEPTED else None
@@ -358,6 +363,17 @@ def _apply(
             result.changed += writer.apply_reviews(reviewed, details=flags)
             Reviews.save_records(writer.connection, judged)
             Reviews.next_generation(writer.connection, dataset.id)
+
+
+def _conflicting(records: Sequence[ReviewRecord]) -> list[ReviewRecord]:
+    """The records of a task in conflict. Where each is agreed on by itself, they mend the same instruction in different
+    ways: then those accepted are what is to be settled."""
+    if any(record.verdict is Verdict.CONFLICT for record in records):
+        return list(records)
+    return [
+        replace(record, verdict=Verdict.CONFLICT) if record.verdict is Verdict.ACCEPTED else record
+        for record in records
+    ]
 
 
 def _mark_resolutions(pool: TaskPool, client: ArgillaClient, dataset: ReviewDataset) -> None:

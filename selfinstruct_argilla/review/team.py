@@ -157,13 +157,14 @@ def comments(pool: TaskPool) -> list[Comment]:
 
 
 def check_annotators(review: Review, names: dict[str, str]) -> None:
-    """Raises ReviewRefusedError where the recipe assigns records to somebody whom Argilla does not know.
+    """Raises ReviewRefusedError where the recipe assigns records to somebody who cannot open them.
 
-    names: user names by id, as far as the user of the key may know them; empty where not at all.
+    names: of those who can, by user id; empty where the user of the key may not know them.
     """
     unknown = sorted(set(review.annotators) - set(names.values())) if names else []
     if unknown:
         raise ReviewRefusedError(
-            f"review.annotators names people whom Argilla does not know: {', '.join(unknown)}",
+            f"review.annotators names people who are not in the workspace {review.argilla.workspace!r}:"
+            f" {', '.join(unknown)}",
             hint=f"sia team add RECIPE {' '.join(unknown)}, or correct the names.",
         )
