@@ -113,6 +113,26 @@ def test_the_papers_table_2(workspace: Workspace) -> None:
     assert set(quality.rounds) == {1}
 
 
+def test_figures_follow_a_new_rule_with_the_verdicts(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "guide.md").write_text("Rate it.", encoding="utf-8")
+    workspace.add(candidates(1))
+    ann = None
+    for least, accepted in ((4, 0), (2, 1)):
+        rule = RATING.replace("at_least: 3", f"at_least: {least}")
+        (tmp_path / "rubric.yaml").write_text(rule, encoding="utf-8")
+        workspace.rubric = load_rubric("quality", tmp_path / "rubric.yaml")
+        if ann is None:
+            workspace.push()
+            ann = workspace.person()
+            ann.submit(workspace.record_id("generated_00000000:0"), {"quality": 3})
+        assert workspace.sync().accepted == accepted
+        found = known_quality(workspace.pool)
+        assert found is not None
+        assert found["accepted"]["count"] == found["answers"]["quality"]["count"] == accepted
+    workspace.push()  # the wording is still brought to Argilla
+    assert workspace.sync().changed == 0
+
+
 def test_what_is_kept_is_what_is_worked_out(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace.add(candidates(3))
     workspace.push()

@@ -77,6 +77,10 @@ def sync(
     Raises ReviewUnavailableError and ReviewRefusedError; what was read before is kept, and the next sync goes on.
     """
     opened = known_dataset(pool, review, client, name=dataset, rubric=rubric)
+    meaning = rubric.model_dump(mode="json", by_alias=True)
+    if opened.rubric != meaning:  # what is said of the answers follows at once, their wording in Argilla with a push
+        with pool.write() as writer:
+            Reviews.save_dataset(writer.connection, replace(opened, rubric=meaning))
     workspace_id = client.workspace_id(opened.workspace)
     names, judges = client.usernames(workspace_id), client.judges(workspace_id)
     if renamed := pool.reviews.renamed(names):
