@@ -462,7 +462,7 @@ def test_what_happens_while_the_judge_model_thinks_is_seen(workspace: Workspace)
     assert workspace.records()["generated_00000000:0"]["metadata"]["resolution"] == "accepted"
 
 
-def test_a_half_made_dataset_of_another_rubric_is_mended(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_half_made_dataset_of_another_rubric_is_mended(workspace: Workspace) -> None:
     workspace.add(candidates(1))
     faults = Faults(workspace.client)
 

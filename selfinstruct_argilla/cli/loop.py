@@ -274,7 +274,7 @@ def describe_sync(result: SyncResult) -> str:
         lines.append(f"{result.discarded} records were discarded by all who answered: somebody else must judge them")
     if result.unknown_adjudicators:
         names = ", ".join(result.unknown_adjudicators)
-        lines.append(f"review.adjudicators names people whom Argilla does not know: {names}")
+        lines.append(f"review.adjudicators names people who are not in the workspace: {names}")
     return "\n".join(lines)
 
 

@@ -53,9 +53,9 @@ class ReviewRecord:
     """One (task, instance) in Argilla. `digest` names the responses last seen (empty: none), `applied` what the
     verdict rests on (empty: nothing yet).
 
-    several: it wants `min_submitted` people, else one
-    is enough. assigned: who is to judge it (nobody named: anybody). suggested: what the judge model thinks, question →
-    {value, score}. gold: known answers by question; such a calibration record is no task and has no verdict.
+    several: it wants `min_submitted` people, else one is enough. assigned: who is to judge it (nobody named: anybody).
+    suggested: what the judge model thinks, question → {value, score}. gold: known answers by question; such a
+    calibration record is no task and has no verdict.
     """
 
     task_id: str
@@ -225,7 +225,7 @@ class Reviews:
         with reading(self._engine) as connection:
             rows = connection.execute(query.where(table.c.dataset_id == dataset_id))
             return {
-                external_id(task_id, instance): Seen(server_id, intern(state), intern(digest))  # few different ones
+                external_id(task_id, instance): Seen(server_id, intern(state), digest)  # there are two states
                 for task_id, instance, server_id, state, digest in rows
             }
 

@@ -277,9 +277,10 @@ def _note(
 
 def _reassign(pool: TaskPool, client: ArgillaClient, opened: ReviewDataset, review: Review) -> None:
     """Records that nobody has begun, of annotators whom the recipe no longer names, go to the others."""
-    team = set(review.annotators)
-    loads = pool.reviews.load(opened.id).assigned
-    if not team or not loads.keys() - team:
+    if not review.annotators:
+        return
+    team, loads = set(review.annotators), pool.reviews.load(opened.id).assigned
+    if not loads.keys() - team:
         return
     burden = {name: loads[name] for name in review.annotators}
     changed = []

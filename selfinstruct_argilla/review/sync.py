@@ -43,7 +43,7 @@ class SyncResult:
     and deletions). accepted, rejected, conflicts, pending, withdrawn: reviewed tasks as they now stand, `pending`
     those that wait for answers; edited: those that people changed. discarded: records that everybody who answered
     discarded (they stay pending: somebody else must look). flagged: tasks edited in this sync that fail a filter, with
-    the reason; people's word stands. unknown_adjudicators: names in the recipe that Argilla does not know.
+    the reason; people's word stands. unknown_adjudicators: names in the recipe of nobody in the workspace.
     """
 
     changed: int = 0
@@ -82,7 +82,8 @@ def sync(
         with pool.write() as writer:
             Reviews.save_dataset(writer.connection, replace(opened, rubric=meaning))
     workspace_id = client.workspace_id(opened.workspace)
-    names, judges = client.usernames(workspace_id), client.judges(workspace_id)
+    names = client.usernames(workspace_id)
+    judges = client.judges(workspace_id) if review.adjudicators else {}
     if renamed := pool.reviews.renamed(names):
         with pool.write() as writer:
             Reviews.rename(writer.connection, opened.id, renamed)
